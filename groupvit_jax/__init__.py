@@ -1,0 +1,22 @@
+"""GroupViT in JAX: semantic segmentation that emerges from text supervision.
+
+    import groupvit_jax as gv
+    model = gv.load("runs/quickstart")
+    out = model.segment(image, classes=["zebra", "grass"])
+"""
+
+__version__ = "0.1.0"
+
+
+def load(path: str):
+    """The model of a training workdir -> `groupvit_jax.inference.Model`."""
+    from groupvit_jax.inference import load  # here and not above: data workers import this package without JAX
+
+    return load(path)
+
+
+def tokenize(texts, length: int = 77):
+    """A text or several -> int32 [t length], CLIP's ids; truncation keeps the end token last."""
+    from groupvit_jax.data.tokenizer import tokenize
+
+    return tokenize(texts, length)

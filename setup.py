@@ -1,0 +1,43 @@
+"""Packaging of groupvit_jax. `pip install -e .` for the core; extras add a device's JAX or the tests' references."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+    name="groupvit_jax",
+    version="0.1.0",
+    description="GroupViT in JAX: semantic segmentation that emerges from text supervision",
+    long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["groupvit_jax", "groupvit_jax.*"]),
+    package_data={
+        "groupvit_jax.data": ["*.txt", "vocabulary/*"],
+        "groupvit_jax.evals": ["classes/*"],
+    },
+    entry_points={"console_scripts": ["groupvit = groupvit_jax.cli.main:main"]},
+    install_requires=[
+        "absl-py>=2.3",
+        "flax~=0.12.8",
+        "ftfy>=6.3",
+        "grain~=0.2.18",
+        "jax~=0.10.2",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10",
+        "optax~=0.2.8",
+        "orbax-checkpoint~=0.12.8",
+        "pillow>=12.0",
+        "regex>=2024.11",
+        "tensorboardX>=2.6.4",
+        "textblob>=0.20",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]~=0.10.2"],
+        "gpu": ["jax[cuda13]~=0.10.2"],
+        # The versions the tests were written against. torch is the CPU build's number: a plain `torch` is gigabytes.
+        "test": ["pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6", "torch==2.13.0", "transformers==5.23.0"],
+    },
+)
