@@ -1,0 +1,94 @@
+"""Captions for scenes: a small grammar that names what it is given and nothing else."""
+
+_PLURALS = {"leaf": "leaves", "fish": "fish", "strawberry": "strawberries"}
+_NUMBERS = (None, None, "two", "three", "four")
+
+_PLACES = {
+    "sky": ("in the sky", "in the sky", "against the sky", "under the sky"),
+    "grass": ("on the grass", "in the grass", "on grass"),
+    "sand": ("on the sand", "in the sand", "on sand"),
+    "night": ("at night", "in the night", "by night"),
+    "road": ("on the road", "on a road", "along the road"),
+}
+_BARE = {
+    "sky": ("the sky", "sky"),
+    "grass": ("the grass", "grass"),
+    "sand": ("the sand", "sand"),
+    "night": ("the night", "night"),
+    "road": ("the road", "a road"),
+}
+
+# {things} a list of names, {be} is or are, {place} " on the sand" or nothing. Few templates hold nouns or
+# verbs of their own: prompts are made of the nouns and verbs of a caption, and most should name what is
+# seen. None says "only": a caption may leave something out.
+_TEMPLATES = (
+    *6 * ("{things}{place}",),
+    *2 * ("{things}{place}.",),
+    "{things}{place}!",
+    "with {things}{place}",
+    "and now, {things}{place}",
+    "once more {things}{place}",
+    "{things} here{place}",
+    "oh, {things}{place}",
+    "there {be} {things}{place}",
+    "here {be} {things}{place}",
+    "we saw {things}{place}",
+    "photo of {things}{place}",
+    "a picture of {things}{place}",
+    "an image of {things}{place}",
+)
+_BARE_TEMPLATES = (
+    *4 * ("{bare}",),
+    "{bare}.",
+    "just {bare}",
+    "only {bare}",
+    "nothing but {bare}",
+    "and now, {bare}",
+    "oh, {bare}",
+    "there is nothing but {bare}",
+    "we saw only {bare}",
+    "photo of {bare}",
+    "a picture of {bare}",
+)
+
+
+def plural(name):
+    """The plural of a class name."""
+    return _PLURALS.get(name, name + "s")
+
+
+def _phrase(name, count):
+    if count > 1:
+        return f"{_NUMBERS[count]} {plural(name)}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _listed(phrases):
+    if len(phrases) == 1:
+        return phrases[0]
+    return ", ".join(phrases[:-1]) + " and " + phrases[-1]
+
+
+def _pick(rng, options):
+    return options[rng.integers(len(options))]
+
+
+def caption(rng, counts, ground):
+    """A sentence that names what it is given.
+
+    Args:
+        rng: numpy Generator.
+        counts: {name of a thing: how many, 1-4}; their order is shuffled. May be empty if there is a ground.
+        ground: the ground's name, or None to leave it unsaid.
+    Returns:
+        str, such as "there are two coins and a zebra on the sand".
+    """
+    if not counts:
+        return _pick(rng, _BARE_TEMPLATES).format(bare=_pick(rng, _BARE[ground]))
+    names = [list(counts)[i] for i in rng.permutation(len(counts))]
+    place = f" {_pick(rng, _PLACES[ground])}" if ground else ""
+    if place and rng.random() < 0.1:
+        place = "," + place
+    be = "are" if counts[names[0]] > 1 else "is"  # English agrees with the nearest of a list
+    things = _listed([_phrase(name, counts[name]) for name in names])
+    return _pick(rng, _TEMPLATES).format(things=things, place=place, be=be)
