@@ -1,0 +1,156 @@
+"""The parts both towers are built from: linear maps, norms, attention, the pre-norm transformer block.
+
+Flax's defaults differ from PyTorch's (LayerNorm epsilon, GELU, initial weights); each is set here, once, so that
+weights can cross to PyTorch and back. Every parameter names its axes logically; `groupvit_jax.parallel` maps the
+names to the mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+
+class Inits(NamedTuple):
+    """Initial weights of a transformer block's four linear maps."""
+
+    attention_in: Initializer
+    attention_out: Initializer
+    mlp_in: Initializer
+    mlp_out: Initializer
+
+
+def truncated_normal(std: float) -> Initializer:
+    """Normal of deviation `std` cut at +-2 in absolute value, as timm's `trunc_normal_` (not at two deviations)."""
+    # Past 5 deviations float32 no longer tells the cut from infinity, and one weight in 2**23 lands on it: a -2.0.
+    cut = min(2.0 / std, 5.0)
+    return nn.initializers.truncated_normal(stddev=std, lower=-cut, upper=cut)
+
+
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """GELU by the error function; `jax.nn.gelu` alone is the tanh approximation."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """CLIP's x * sigmoid(1.702 x)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Unit length along the last axis, in float32; a zero vector stays zero."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+class Dense(nn.Module):
+    """A linear map with bias over the last `inputs` axes; `axes` names the axes of its kernel, inputs first.
+
+    (`nn.DenseGeneral` draws its weights in a flattened shape, which the named axes of a kernel of rank 4 do not fit.)
+    """
+
+    features: tuple[int, ...]
+    axes: tuple[str, ...]
+    init: Initializer
+    inputs: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-self.inputs:] + self.features
+        kernel = self.param("kernel", nn.with_logical_partitioning(self.init, self.axes), shape)
+        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs:]),
+                          self.features)
+        x, kernel, bias = (y.astype(self.dtype) for y in (x, kernel, bias))
+        return jnp.tensordot(x, kernel, self.inputs) + bias
+
+
+def dense(features: int | tuple[int, ...], axes: tuple[str, ...], init: Initializer, dtype: Any, *,
+          inputs: int = 1, name: str | None = None) -> Dense:
+    """`Dense` in one line: features may be a number."""
+    features = features if isinstance(features, tuple) else (features,)
+    return Dense(features, axes, init, inputs, dtype, name=name)
+
+
+def layer_norm(dtype: Any, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm with PyTorch's epsilon; statistics in float32 whatever `dtype` is."""
+    return nn.LayerNorm(
+        epsilon=1e-5, dtype=dtype, name=name, use_fast_variance=False,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)))
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear, over the last axis."""
+
+    hidden: int
+    features: int
+    act: Callable[[jax.Array], jax.Array]
+    inits: Inits
+    dtype: Any = jnp.float32
+    axes: tuple[str, str, str] = ("embed", "mlp", "embed")
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = dense(self.hidden, self.axes[:2], self.inits.mlp_in, self.dtype, name="fc1")(x)
+        return dense(self.features, self.axes[1:], self.inits.mlp_out, self.dtype, name="fc2")(self.act(x))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused projection for queries, keys and values."""
+
+    heads: int
+    inits: Inits
+    causal: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:  # [b n c]
+        c = x.shape[-1]
+        shape = (3, self.heads, c // self.heads)
+        qkv = dense(shape, ("embed", "qkv", "heads", "head_dim"), self.inits.attention_in, self.dtype, name="qkv")(x)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # each [b n h d]
+        x = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        return dense(c, ("heads", "head_dim", "embed"), self.inits.attention_out, self.dtype, inputs=2,
+                     name="out")(x)  # [b n c]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch for whole samples and scales the rest up to keep the mean."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        if not train or self.rate == 0.0:
+            return x
+        keep = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(keep, x / (1.0 - self.rate), 0.0).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    heads: int
+    mlp_ratio: float
+    act: Callable[[jax.Array], jax.Array]
+    inits: Inits
+    causal: bool = False
+    drop_path: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # [b n c]
+        c = x.shape[-1]
+        drop = DropPath(self.drop_path, name="drop_path")
+        y = Attention(self.heads, self.inits, self.causal, self.dtype, name="attention")(
+            layer_norm(self.dtype, "norm1")(x))
+        x = x + drop(y, train)
+        y = Mlp(int(self.mlp_ratio * c), c, self.act, self.inits, self.dtype, name="mlp")(
+            layer_norm(self.dtype, "norm2")(x))
+        x = x + drop(y, train)
+        return nn.with_logical_constraint(x, ("batch", "length", "activation"))

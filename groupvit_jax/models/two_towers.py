@@ -1,0 +1,117 @@
+"""GroupViT whole: image tower, text tower, the projectors into their common space, the learned logit scales."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from groupvit_jax.errors import InputError
+from groupvit_jax.models.image import ImageFeatures, ImageTower
+from groupvit_jax.models.layers import dense
+from groupvit_jax.models.text import TextTower
+
+MAX_LOGIT_SCALE = 100.0
+# PyTorch's default for a linear layer, as the released models' projectors had it: uniform in +-1/sqrt(inputs).
+torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Projector(nn.Module):
+    """Linear, BatchNorm, ReLU, linear. The statistics are those of the global batch: under `jax.jit` on a sharded
+    batch the mean is taken over all of it, which is what others call SyncBN. Always float32."""
+
+    hidden: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # [... c] -> [... d]
+        rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+        y = dense(self.hidden, ("embed", "hidden"), torch_default, jnp.float32, name="fc1")(rows)
+        y = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="norm",
+                         use_fast_variance=False,
+                         scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("hidden",)),
+                         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("hidden",)))(y)
+        y = dense(self.features, ("hidden", "projection"), torch_default, jnp.float32, name="fc2")(nn.relu(y))
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+class TwoTowers(nn.Module):
+    """The model. `multi_label` adds the second logit scale, of the multi-label loss."""
+
+    image: ImageTower
+    text: TextTower
+    image_projector: Projector
+    text_projector: Projector
+    multi_label: bool = False
+
+    def setup(self):
+        init = nn.with_logical_partitioning(nn.initializers.constant(math.log(1 / 0.07)), ())
+        self.caption_scale = self.param("caption_scale", init, ())
+        if self.multi_label:
+            self.multi_label_scale = self.param("multi_label_scale", init, ())
+
+    def encode_image(self, images: jax.Array, train: bool = False) -> ImageFeatures:
+        """Normalised float images [b h w 3] -> pooled [b c], segments [b g c], soft assignments per stage [b g n]."""
+        return self.image(images, train)
+
+    def encode_text(self, tokens: jax.Array, train: bool = False) -> jax.Array:
+        """int32 tokens [b t l] -> [b t c]."""
+        b, t, n = tokens.shape
+        return self.text(tokens.reshape(b * t, n), train).reshape(b, t, -1)
+
+    def project_image(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Image or segment features [... c] -> common space [... d], not normalised."""
+        return self.image_projector(x, train)
+
+    def project_text(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Text features [... c] -> common space [... d], not normalised."""
+        return self.text_projector(x, train)
+
+    def logit_scale(self) -> jax.Array:
+        """The caption loss's factor on cosine similarities, at most 100."""
+        return jnp.minimum(jnp.exp(self.caption_scale), MAX_LOGIT_SCALE)
+
+    def multi_label_logit_scale(self) -> jax.Array:
+        """The multi-label loss's factor, at most 100."""
+        return jnp.minimum(jnp.exp(self.multi_label_scale), MAX_LOGIT_SCALE)
+
+    def __call__(self, images: jax.Array, tokens: jax.Array, train: bool = False) -> dict[str, Any]:
+        """Everything a loss needs: `image` [b d], `texts` [b t d] (not normalised), the scales, the assignments."""
+        features = self.encode_image(images, train)
+        out = {"image": self.project_image(features.pooled, train),
+               "texts": self.project_text(self.encode_text(tokens, train), train),
+               "scale": self.logit_scale(), "assignments": features.assignments}
+        return out | ({"multi_label_scale": self.multi_label_logit_scale()} if self.multi_label else {})
+
+
+def build(config, multi_label: bool) -> TwoTowers:
+    """The model of `config.model`; `multi_label` says whether the multi-label loss is used.
+
+    Raises InputError for sizes that do not go together. Unknown keys are errors.
+    """
+    dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}.get(config.dtype)
+    if dtype is None:
+        raise InputError(f"config.model.dtype is {config.dtype!r}: use 'float32' or 'bfloat16'")
+    image, text = dict(config.image), dict(config.text)
+    for name in ("depths", "group_tokens", "output_groups"):
+        image[name] = tuple(image[name])
+    check_sizes(image, text)
+    projector = Projector(**config.projector)
+    return TwoTowers(ImageTower(**image, dtype=dtype), TextTower(**text, dtype=dtype), projector,
+                     projector.copy(), multi_label)
+
+
+def check_sizes(image: dict, text: dict) -> None:
+    if image["image_size"] % image["patch_size"]:
+        raise InputError(f"config.model.image.image_size={image['image_size']} is not a multiple of "
+                         f"patch_size={image['patch_size']}: change one of them")
+    for name, tower in (("image", image), ("text", text)):
+        if tower["width"] % tower["heads"]:
+            raise InputError(f"config.model.{name}.width={tower['width']} is not a multiple of "
+                             f"heads={tower['heads']}: change one of them")
+    stages = {len(image[name]) for name in ("depths", "group_tokens", "output_groups")}
+    if len(stages) != 1:
+        raise InputError("config.model.image: depths, group_tokens and output_groups need one entry a stage each")
+    if not any(image["group_tokens"]):
+        raise InputError("config.model.image.group_tokens has no grouping stage: give one stage some group tokens")

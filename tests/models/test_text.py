@@ -1,0 +1,41 @@
+"""The text tower's own claims."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from groupvit_jax.models.text import TextTower
+
+START, END = 98, 99
+
+
+@pytest.fixture(scope="module")
+def made():
+    tower = TextTower(vocabulary=100, length=12, width=32, heads=2, depth=2)
+    tokens = jnp.array([[START, 5, 6, 7, END, 0, 0, 0, 0, 0, 0, 0], [START, *range(1, 11), END]], jnp.int32)
+    return jax.jit(tower.apply), jax.jit(tower.init)(jax.random.key(0), tokens), tokens
+
+
+def test_nothing_after_end_of_text_changes_the_feature(made):
+    apply, variables, tokens = made
+    noisy = tokens.at[0, 5:].set(jnp.array([4, 50, 97, 1, 2, END, 3]))
+    np.testing.assert_array_equal(apply(variables, noisy)[0], apply(variables, tokens)[0])
+
+
+@pytest.mark.parametrize("position", range(4))
+def test_every_token_before_end_of_text_changes_the_feature(made, position):
+    apply, variables, tokens = made
+    other = tokens.at[0, position].set(42)
+    assert np.abs(apply(variables, other)[0] - apply(variables, tokens)[0]).max() > 1e-4
+
+
+def test_padding_may_be_cut_away(made):
+    apply, variables, tokens = made
+    np.testing.assert_allclose(apply(variables, tokens[:1, :5]), apply(variables, tokens[:1]), atol=1e-6)
+
+
+def test_the_words_order_matters(made):
+    apply, variables, tokens = made
+    turned = tokens.at[0, 1:4].set(jnp.array([7, 6, 5]))
+    assert np.abs(apply(variables, turned)[0] - apply(variables, tokens)[0]).max() > 1e-4
