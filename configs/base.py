@@ -1,0 +1,97 @@
+"""Every field of a run, with its unit and source. A recipe is a small file beside this one: what differs.
+
+The values are those of the published two-stage recipe on a global batch of 4096 (Xu et al., GroupViT, CVPR 2022,
+section 4.1, and the released models), except where a comment says otherwise. Override any of them on the command line:
+`groupvit train --config=configs/scenes.py --config.data.batch=64`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def train_set(name: str, path: str, source: str = "tar", weight: float = 0.0) -> ConfigDict:
+    """One named set of image-text pairs; weight 0 means "as many draws as it has pairs"."""
+    return ConfigDict({"name": name, "source": source, "path": path, "weight": weight})
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of the initial weights, the order of the data and every random draw
+
+    config.model = ConfigDict()
+    config.model.dtype = "bfloat16"  # of matrix products; parameters, norms, softmax and losses stay float32
+
+    config.model.image = image = ConfigDict()
+    image.image_size = 224  # pixels, training crop
+    image.patch_size = 16  # pixels
+    image.width = 384  # channels (ViT-S)
+    image.heads = 6
+    image.mlp_ratio = 4.0
+    image.depths = (6, 3, 3)  # blocks of each stage
+    image.group_tokens = (64, 8, 0)  # learned tokens of each stage; 0: the stage does not group
+    image.output_groups = (64, 8, 0)  # segments each stage hands on
+    image.drop_path = 0.1  # rate of the last block, rising linearly from 0
+    image.init_std = 0.02  # of linear maps at width 384; other widths take init_std * sqrt(384 / width)
+    image.group_token_std = 0.02
+    image.assignment_gain = 1.0  # factor on the assignment's logits: ours, for narrow models
+    image.residual_gain = 1.0  # factor on the group tokens where they join what they were assigned: ours, likewise
+
+    config.model.text = text = ConfigDict()
+    text.vocabulary = 49408  # CLIP's byte-pair vocabulary
+    text.length = 77  # tokens, start and end included
+    text.width = 256
+    text.heads = 4
+    text.depth = 12
+
+    config.model.projector = ConfigDict({"hidden": 4096, "features": 256})
+
+    config.data = data = ConfigDict()
+    data.train = [train_set("gcc3m", "")]  # paths: file, glob or brace pattern of WebDataset tars
+    data.batch = 4096  # pairs a step, over all devices
+    data.prompts = 3  # K prompts per image for the multi-label loss; 0 switches the loss off
+    data.templates = ()  # of the prompts, each with one {}; empty: CLIP's 80 ImageNet templates
+    data.tagger = "auto"  # auto, nltk or pattern: what finds the words for prompts
+    data.threads = 4  # reading and decoding threads of a process, when workers is 0
+    data.workers = 0  # reading and decoding processes of a host; 0: threads only
+    data.prefetch = 2  # batches made ahead
+
+    config.augment = augment = ConfigDict()  # timm's recipe for DeiT
+    augment.crop_area = (0.08, 1.0)  # share of the picture that a crop keeps; (1.0, 1.0): plain resize
+    augment.crop_aspect = (3 / 4, 4 / 3)
+    augment.randaugment = 9.0  # magnitude of rand-m9-mstd0.5-inc1; 0: off
+    augment.flip = 0.5  # probability
+    augment.erase = 0.25  # probability
+
+    config.optim = optim = ConfigDict()  # AdamW
+    optim.lr = 1.6e-3  # peak, for a batch of lr_batch; scales linearly with the batch
+    optim.lr_start = 4e-6  # where the warm-up begins, likewise
+    optim.lr_end = 4e-5  # where the cosine ends, likewise
+    optim.lr_batch = 4096
+    optim.b1 = 0.9
+    optim.b2 = 0.999
+    optim.eps = 1e-8
+    optim.weight_decay = 0.05
+    optim.clip_norm = 5.0  # of the global gradient
+
+    config.train = train = ConfigDict()
+    train.epochs = 30.0
+    train.steps = 0  # > 0: this many steps, whatever epochs says
+    train.warmup_epochs = 2.0
+    train.warmup_steps = 0  # > 0: this many, whatever warmup_epochs says
+    train.log_every = 50  # steps
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1000  # steps
+    config.checkpoint.keep = 3  # the newest so many
+
+    config.eval = ev = ConfigDict()
+    ev.every = 0  # steps between evaluations in training; 0: none
+    ev.tasks = ("voc",)
+    ev.data_root = ""  # folder with VOCdevkit/
+    ev.size = 448  # pixels, the short side of a picture
+    ev.long = 2048  # pixels, at most so long
+    ev.window = 448  # pixels, side of a sliding window
+    ev.stride = 224  # pixels between windows
+    ev.batch = 16  # windows a program call
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # devices along each axis; -1: the rest
+    return config

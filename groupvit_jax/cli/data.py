@@ -1,0 +1,26 @@
+"""groupvit data scenes --output=DIR: draws the embedded data set, training tars and a validation set."""
+
+from absl import flags
+
+from groupvit_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("output", None, "folder to write to")
+    flags.DEFINE_integer("train", 16000, "training scenes, in tars of 1000")
+    flags.DEFINE_integer("val", 500, "validation scenes, with masks, in VOC's folder layout")
+    flags.DEFINE_integer("seed", 0, "of the stream of scenes; training and validation never share one")
+    flags.DEFINE_bool("shuffle", False, "give each training scene another one's caption: a control experiment")
+    flags.DEFINE_integer("size", 64, "side of the canvas in pixels")
+
+
+def main(rest: list[str]) -> None:
+    if rest != ["scenes"]:
+        raise InputError("usage: groupvit data scenes --output=DIR [--train=N --val=M --seed=S --size=PIXELS]")
+    if not FLAGS.output:
+        raise InputError("data scenes needs --output=DIR")
+    from groupvit_jax.data import scenes
+
+    scenes.write(FLAGS.output, FLAGS.train, FLAGS.val, FLAGS.seed, FLAGS.size, FLAGS.shuffle)

@@ -1,0 +1,128 @@
+"""Checkpoints: the model, the optimizer, the place in the data and the configuration, written by Orbax.
+
+A checkpoint is a folder `WORKDIR/checkpoints/STEP` with three items: `model` (parameters and batch statistics: what
+evaluation and export read), `optimizer` (its state and the step) and `meta` (JSON: configuration, data position,
+metrics). Orbax writes to a temporary name and renames, so that what has a step's name is whole.
+"""
+
+import contextlib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers as policies
+
+from groupvit_jax.errors import InputError
+from groupvit_jax.training.state import State
+
+ITEMS = ("model", "optimizer", "meta")
+
+
+def folder(workdir: str) -> pathlib.Path:
+    return pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, workdir: str, keep: int = 3):
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(keep), create=True)
+        try:
+            self.manager = ocp.CheckpointManager(folder(workdir), options=options)
+        except OSError as error:
+            raise InputError(f"cannot write checkpoints to {folder(workdir)} ({error.strerror or error}): "
+                             "choose another --workdir or make room") from None
+
+    def latest(self) -> int | None:
+        return self.manager.latest_step()
+
+    def save(self, state: State, config: ConfigDict, position: int, metrics: dict[str, Any]) -> None:
+        """Starts saving; the next save, `wait` or `close` waits for it. `position` is the next batch's number."""
+        meta = {"config": to_json(config), "position": position, "metrics": metrics}
+        step = int(state.step)
+        with self._room():
+            self.manager.save(step, args=ocp.args.Composite(
+                model=ocp.args.StandardSave(state.variables),
+                optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+                meta=ocp.args.JsonSave(meta)))
+
+    def restore(self, step: int, like: State) -> tuple[State, int]:
+        """The state at `step` in the shapes and shardings of `like` (arrays or abstract), and the data position."""
+        items = self.manager.restore(step, args=ocp.args.Composite(
+            model=ocp.args.StandardRestore(like.variables),
+            optimizer=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
+            meta=ocp.args.JsonRestore()))
+        return State(**items.optimizer, **items.model), items.meta["position"]
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """{"config", "position", "metrics"} of the checkpoint at `step`."""
+        return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+    def wait(self) -> None:
+        with self._room():
+            self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        with self._room():
+            self.manager.wait_until_finished()
+        self.manager.close()
+
+    @contextlib.contextmanager
+    def _room(self):
+        try:
+            yield
+        except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+            if not any(word in str(error) for word in ("No space", "RESOURCE_EXHAUSTED", "File too large", "quota")):
+                raise
+            raise InputError(f"no space to write a checkpoint under {self.manager.directory}: make room and run the "
+                             "same command again; it goes on from the last whole checkpoint") from None
+
+
+def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:
+    """(configuration, {"params", "batch_stats"}, step) of a training workdir's newest checkpoint, on one device.
+
+    Raises InputError when `path` holds no checkpoint.
+    """
+    directory = folder(path)
+    steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
+    if not steps:
+        raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run "
+                         "(a folder with checkpoints/STEP in it)")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+        meta = manager.restore(steps[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        tree = manager.item_metadata(steps[-1])["model"]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(tree))
+        variables = manager.restore(steps[-1], args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
+    return ConfigDict(meta["config"]), variables, steps[-1]
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Plain containers, tuples as lists: the same before and after a checkpoint."""
+    return json.loads(config.to_json())
+
+
+def check_same_model(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> None:
+    """Raises InputError when a workdir's checkpoint is of another model than the configuration asks for."""
+    here, there = to_json(ours), theirs
+    for section in ("model", "data.prompts", "data.batch", "seed"):
+        a, b = here, there
+        for key in section.split("."):
+            a, b = a[key], b[key]
+        for name, old, new in differences(b, a, f"config.{section}"):
+            raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "
+                             "or give the run's own configuration")
+
+
+def differences(old: Any, new: Any, name: str):
+    """Yields (dotted name, old value, new value) of leaves that differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}")
+    elif old != new:
+        yield name, old, new

@@ -1,0 +1,129 @@
+"""Training, told once: shards to a checkpoint.
+
+The order inside the loop is the one thing to keep: a state is logged, evaluated and saved *before* the next batch is
+fetched, so that the saved place in the data and the saved step agree.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from groupvit_jax import parallel
+from groupvit_jax.data import pipeline
+from groupvit_jax.errors import InputError
+from groupvit_jax.evals.runner import Evaluator
+from groupvit_jax.models import two_towers
+from groupvit_jax.training import optim
+from groupvit_jax.training import state as states
+from groupvit_jax.training import step as steps
+from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
+from groupvit_jax.writer import MetricWriter, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Every length of a run, in steps."""
+
+    steps: int
+    warmup: int
+    log_every: int
+    save_every: int
+    eval_every: int
+
+
+def plan(config: ConfigDict, pairs: int) -> Plan:
+    """Turns epochs over `pairs` training pairs into steps, once."""
+    epoch = pairs / config.data.batch
+    total = config.train.steps or int(config.train.epochs * epoch)
+    warmup = config.train.warmup_steps or int(config.train.warmup_epochs * epoch)
+    if total < 1:
+        raise InputError(f"config.train gives no step: {config.train.epochs} epochs of {pairs} pairs in batches of "
+                         f"{config.data.batch}; raise train.epochs or set train.steps")
+    return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
+
+
+def train(config: ConfigDict, workdir: str) -> dict[str, float]:
+    """Runs `config` in `workdir`, from its newest checkpoint when it has one; returns the last metrics.
+
+    Raises InputError for configurations and data that cannot work, before anything is written where possible.
+    """
+    # 1. Devices, data, model, optimizer.
+    mesh = parallel.create_mesh(config.mesh)
+    parallel.check_batch(mesh, config.data.batch)
+    model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
+    sources = pipeline.open_sources(config.data)
+    lengths = plan(config, sum(map(len, sources)))
+    tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
+    make_example = pipeline.MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
+    dataset = pipeline.batches(sources, config.data, make_example, config.seed, jax.process_index(),
+                               jax.process_count())
+    evaluator = Evaluator.from_config(model, config.eval) if lengths.eval_every else None
+
+    with parallel.use(mesh):
+        # 2. The state: fresh, or where the last run stopped.
+        prepare(workdir)
+        checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        state, position = resume(checkpoints, config, workdir, model, tx, mesh)
+        logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
+                     dict(mesh.shape), lengths.steps, position)
+        step = steps.compile_step(model, tx, schedule, config.augment, config.seed, state, mesh)
+        writer = MetricWriter(workdir, position) if jax.process_index() == 0 else None
+        last: dict[str, float] = {}
+        if position < lengths.steps:
+            with Progress("step", lengths.steps, "images", position, config.data.batch) as progress:
+                for n, batch in enumerate(pipeline.iterate(dataset, config.data, position), position + 1):
+                    # 3. One step.
+                    state, metrics = step(state, parallel.to_global(mesh, batch))
+                    # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
+                    if n % lengths.log_every == 0 or n == lengths.steps:
+                        last = log(writer, n, metrics, progress)
+                    progress.advance(1)
+                    if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
+                        last |= report(writer, n, evaluator(state.variables))
+                    if n % lengths.save_every == 0 or n == lengths.steps:
+                        checkpoints.save(state, config, n, last)
+                    if n == lengths.steps:
+                        break
+        checkpoints.close()
+        if writer:
+            writer.close()
+    return last
+
+
+def prepare(workdir: str) -> None:
+    try:
+        pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to --workdir={workdir} ({error.strerror}): choose another") from None
+
+
+def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx, mesh) -> tuple[states.State, int]:
+    """The state to go on from and the number of the next batch."""
+    latest = checkpoints.latest()
+    if latest is None:
+        return states.create(model, tx, mesh, config.seed), 0
+    check_same_model(config, checkpoints.meta(latest)["config"], workdir)
+    logging.info("going on from step %d in %s", latest, workdir)
+    return checkpoints.restore(latest, states.abstract(model, tx, mesh))
+
+
+def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], progress: Progress) -> dict[str, float]:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    values["images_per_second"] = progress.rate()
+    if writer:
+        writer.write(n, values)
+    progress.advance(0, f"loss {values['loss']:.3f}  lr {values['learning_rate']:.2e}")
+    return values
+
+
+def report(writer: MetricWriter | None, n: int, results: dict[str, Any]) -> dict[str, float]:
+    values = {f"{task}/{name}": value for task, result in results.items() for name, value in result.items()
+              if isinstance(value, float)}
+    if writer:
+        writer.write(n, values)
+    logging.info("step %d: %s", n, "  ".join(f"{name} {value:.1f}" for name, value in values.items()))
+    return values

@@ -1,0 +1,52 @@
+"""The training state: one pytree, created by one jitted function straight into its shardings."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from groupvit_jax import parallel
+from groupvit_jax.models.two_towers import TwoTowers
+
+
+class State(struct.PyTreeNode):
+    """What a step changes. `step` counts finished steps, and with the seed it fixes the next step's random numbers."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The form `TwoTowers.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> State:
+    """A fresh state, its parameters (and so the optimizer's moments) boxed with their logical axes."""
+    size = model.image.image_size
+    images, tokens = jnp.zeros((2, size, size, 3)), jnp.zeros((2, 1, model.text.length), jnp.int32)
+    variables = model.init({"params": key}, images, tokens)
+    params = variables["params"]
+    return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
+
+
+def abstract(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+    """Shapes, dtypes and shardings of the state: what a restore, or a compilation without arrays, needs."""
+    boxed = jax.eval_shape(lambda key: init(model, tx, key), jax.random.key(0))
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+                        parallel.unbox(boxed), parallel.shardings_of(boxed, mesh))
+
+
+def create(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, seed: int) -> State:
+    """A fresh state on the mesh; no device ever holds more than its share."""
+    shardings = jax.tree.map(lambda x: x.sharding, abstract(model, tx, mesh))
+    make = jax.jit(lambda key: parallel.unbox(init(model, tx, key)), out_shardings=shardings)
+    return make(jax.random.key(seed))
+
+
+def count_parameters(state: State) -> int:
+    return sum(x.size for x in jax.tree.leaves(state.params))
