@@ -1,12 +1,14 @@
 """How arrays lie on devices: the mesh, the one table of logical axis -> mesh axis, and batches made global."""
 
 import contextlib
+import functools
 import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from groupvit_jax.errors import InputError
@@ -72,17 +74,42 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: jax.sharding.Mesh, batch: int) -> None:
-    """Raises InputError when a global batch does not divide over the mesh and the processes."""
+    """Raises InputError when a global batch does not divide over the mesh."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch < 1 or batch % ways or batch % jax.process_count():
+    if batch < 1 or batch % ways:
         raise InputError(f"config.data.batch={batch} is not divisible by the {ways} devices it is split over "
-                         f"(mesh data x fsdp): take a multiple of {math.lcm(ways, jax.process_count())}")
+                         f"(mesh data x fsdp): take a multiple of {ways}")
+
+
+@functools.cache
+def share_of_batch(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """(index, number): this process reads the index-th of `number` equal parts of every global batch.
+
+    Processes that differ only along `tensor` hold the same rows and read the same part.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows: dict[int, set[int]] = {}  # of each process, were there one row a device
+    for device, (row,) in batch_sharding(mesh).devices_indices_map((ways,)).items():
+        rows.setdefault(device.process_index, set()).add(row.start or 0)
+    shares = sorted({tuple(sorted(own)) for own in rows.values()})
+    if sum(map(len, shares)) != ways:
+        raise InputError(f"config.mesh {dict(mesh.shape)} splits a batch unevenly over {jax.process_count()} "
+                         "processes: choose sizes that divide with the devices of a process")
+    return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
 def to_global(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's share of a batch (numpy, rows of the global batch) -> global arrays on the mesh."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+    """This process's part of a batch (numpy, see `share_of_batch`) -> global arrays on the mesh."""
+    sharding, (_, shares) = batch_sharding(mesh), share_of_batch(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, x, (len(x) * shares, *x.shape[1:]))
+            for name, x in batch.items()}
+
+
+def fetch(tree: Any) -> Any:
+    """Arrays to numpy on this host, gathered from the other processes' devices where they lie there."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
 
 
 def unbox(tree: Any) -> Any:

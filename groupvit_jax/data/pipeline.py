@@ -5,10 +5,14 @@ example's place in that sequence. So the position to save is the number of steps
 or workers makes the same global batches.
 """
 
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
 
 import grain
 import numpy as np
+from absl import flags
 
 from groupvit_jax.data import captions, images
 from groupvit_jax.data.tar import TarSource
@@ -49,9 +53,9 @@ class MakeExample:
         return {"image": image, "text": tokenize(texts, self.length)}
 
 
-def batches(sources: Sequence[TarSource], config, make_example, seed: int, process: int = 0,
-            processes: int = 1) -> grain.MapDataset:
-    """All batches of a run, this process's rows of each, as a lazy random-access sequence.
+def batches(sources: Sequence[TarSource], config, make_example, seed: int, share: int = 0,
+            shares: int = 1) -> grain.MapDataset:
+    """All batches of a run, or of each the rows of one of `shares` equal parts, as a lazy random-access sequence.
 
     Each set is shuffled anew each epoch and repeated; sets are interleaved by weight.
     """
@@ -59,13 +63,21 @@ def batches(sources: Sequence[TarSource], config, make_example, seed: int, proce
     weights = [entry.weight or len(source) for entry, source in zip(config.train, sources, strict=True)]
     mixed = sets[0] if len(sets) == 1 else grain.MapDataset.mix(sets, weights)
     examples = mixed.seed(seed).random_map(make_example)
-    return examples[process::processes].batch(config.batch // processes, drop_remainder=True)
+    return examples.batch(config.batch // shares, drop_remainder=True)[share::shares]
 
 
-def iterate(dataset: grain.MapDataset, config, first_step: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from number `first_step` on, made ahead by threads or, with `config.workers`, by processes."""
+def iterate(dataset: grain.MapDataset, config, first_step: int) -> grain.DatasetIterator:
+    """Batches from number `first_step` on, made ahead by threads or, with `config.workers`, by processes; close it."""
     options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads))
     stream = dataset[first_step:].to_iter_dataset(options)
     if config.workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(config.workers, config.prefetch))
+        if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes; a library has none
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(config.workers, config.prefetch), end_with_parent)
     return iter(stream)
+
+
+def end_with_parent(worker: int, workers: int) -> None:
+    """In a worker process: ends it when the training is killed, which else leaves it waiting for ever."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from groupvit_jax import parallel
 from groupvit_jax.data.tokenizer import tokenize
 
 
@@ -48,4 +49,4 @@ class TextEncoder:
         # Empty places repeat a real text: an all-zero row would be no valid input.
         tokens = np.concatenate([tokens, np.repeat(tokens[:1], -len(tokens) % self.batch, axis=0)])
         parts = [self.project(variables, part) for part in tokens.reshape(-1, self.batch, tokens.shape[-1])]
-        return np.concatenate(jax.device_get(parts))[: len(texts)]
+        return np.concatenate(parallel.fetch(parts))[: len(texts)]

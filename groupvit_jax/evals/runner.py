@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-import jax
 import numpy as np
 
+from groupvit_jax import parallel
 from groupvit_jax.evals import classes, datasets
 from groupvit_jax.evals.metrics import IGNORED, Confusion, Presence
 from groupvit_jax.evals.prompts import TextEncoder, class_embeddings
@@ -84,7 +84,7 @@ class _Scorer:
         confusions = {name: Confusion.empty(len(self.names)) for name in ("confusion", "plain", "oracle")}
         presence, windows, used = Presence.empty(len(self.named)), 0, 0
         for out, masks, number in _one_behind(self.counts(variables, embeddings)):
-            out = jax.device_get(out)
+            out = parallel.fetch(out)
             confusions = {name: confusion.update(out[name]) for name, confusion in confusions.items()}
             presence = presence.update(out["similarity"][: len(masks)], np.stack([self.present(m) for m in masks]))
             windows, used = windows + number, used + out["groups_used"]

@@ -1,0 +1,167 @@
+"""Checkpoints: whole or not there, onto any mesh, of the model they say, and one line when they cannot be written."""
+
+import contextlib
+import os
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+from jax.sharding import NamedSharding, PartitionSpec
+
+from groupvit_jax.errors import InputError
+from groupvit_jax.models import two_towers
+from groupvit_jax.training import checkpoint, optim
+from groupvit_jax.training import state as states
+from groupvit_jax.training.checkpoint import Checkpoints, check_same_model, to_json
+
+
+def made_state(config, mesh, step=3):
+    """A state of random numbers in its shardings: nothing is compiled."""
+    model = two_towers.build(config.model, multi_label=True)
+    tx, _ = optim.build(config.optim, config.data.batch, 1, 10)
+    rng = np.random.default_rng(0)
+
+    def draw(x):
+        array = rng.normal(size=x.shape) if x.dtype == jnp.float32 else np.full(x.shape, step)
+        return jax.device_put(array.astype(x.dtype), x.sharding)
+
+    return jax.tree.map(draw, states.abstract(model, tx, mesh)), (model, tx)
+
+
+def small_state(step=1):
+    """A state of three numbers, for what does not depend on the model."""
+    params = {"w": jnp.arange(3.0)}
+    return states.State(jnp.asarray(step), params, {"m": jnp.zeros(1)}, optax.sgd(0.1).init(params))
+
+
+@contextlib.contextmanager
+def checkpoints(workdir, keep=3):
+    with contextlib.closing(Checkpoints(str(workdir), keep)) as made:
+        yield made
+
+
+def assert_equal(a, b):
+    for (path, x), y in zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_state_saved_on_one_mesh_is_restored_equal_on_another_and_lies_as_that_one_says(tmp_path):
+    config = tiny.config()
+    saved, (model, tx) = made_state(config, tiny.mesh(2, 2, 2))
+    with checkpoints(tmp_path) as ours:
+        ours.save(saved, config, 3, {"loss": 1.5})
+    like = states.abstract(model, tx, tiny.mesh(1, 4, 1))
+    with checkpoints(tmp_path) as ours:
+        restored, position = ours.restore(3, like)
+        meta = ours.meta(3)
+    assert_equal(saved, restored)
+    assert all(x.sharding == y.sharding for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(like), strict=True))
+    assert position == meta["position"] == 3 and meta["metrics"] == {"loss": 1.5}
+    assert meta["config"] == to_json(config)
+
+    read, variables, step = checkpoint.load(str(tmp_path))  # the same, as evaluation reads it
+    assert step == 3 and to_json(read) == to_json(config)
+    assert_equal(saved.variables, variables)
+    assert all(len(x.devices()) == 1 for x in jax.tree.leaves(variables))
+
+
+def test_the_newest_checkpoints_are_kept_and_older_ones_removed(tmp_path):
+    with checkpoints(tmp_path, keep=2) as ours:
+        assert ours.latest() is None
+        for step in (1, 2, 3, 4):
+            ours.save(small_state(step), tiny.config(), step, {})
+        ours.wait()
+        assert ours.latest() == 4
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == ["3", "4"]
+
+
+def test_a_half_written_checkpoint_is_not_taken(tmp_path):
+    with checkpoints(tmp_path) as ours:
+        ours.save(small_state(5), tiny.config(), 5, {})
+    whole = tmp_path / "checkpoints" / "5"
+    shutil.copytree(whole, whole.with_name("9.orbax-checkpoint-tmp"))  # Orbax's name before its rename
+    shutil.copytree(whole, whole.with_name("7.orbax-checkpoint-tmp-1234"))
+    with checkpoints(tmp_path) as ours:
+        assert ours.latest() == 5
+    with contextlib.suppress(Exception):  # the model is not that of the configuration: only the step matters here
+        assert checkpoint.load(str(tmp_path))[2] == 5
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"model__image__width": 32}, "config.model.image.width=16, not 32"),
+    ({"model__text__depth": 2, "model__text__heads": 4}, "config.model.text.depth=1, not 2"),
+    ({"data__prompts": 0}, "config.data.prompts=2, not 0"),
+    ({"data__batch": 32}, "config.data.batch=16, not 32"),
+    ({"seed": 1}, "config.seed=0, not 1"),
+])
+def test_going_on_with_another_model_is_an_input_error_that_names_the_first_difference(change, message):
+    with pytest.raises(InputError, match=f"--workdir=here .*{message}.*another --workdir"):
+        check_same_model(tiny.config(**change), to_json(tiny.config()), "here")
+
+
+def test_other_lengths_rates_and_folders_may_go_on():
+    check_same_model(tiny.config(train__steps=9, optim__lr=1.0, checkpoint__every=2), to_json(tiny.config()), "here")
+
+
+@pytest.mark.parametrize("name", ["missing", "empty", "file"])
+def test_loading_what_is_no_run_is_an_input_error(tmp_path, name):
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"--checkpoint=.*{name}: no checkpoint there.*--workdir"):
+        checkpoint.load(str(tmp_path / name))
+
+
+def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write checkpoints to .*another --workdir"):
+        Checkpoints(str(tmp_path / "file"))
+
+
+def large_state(n=300_000):
+    """1.2 MB that do not compress."""
+    sharding = NamedSharding(tiny.mesh(1, 1, 1), PartitionSpec())
+    x = jax.device_put(np.random.default_rng(0).normal(size=n).astype(np.float32), sharding)
+    return small_state(1).replace(params={"w": x})
+
+
+def test_running_into_a_limit_of_space_is_one_line_with_the_remedy(tmp_path):
+    """Really: the kernel refuses to let a file of this process grow over 64 kB."""
+    ours = Checkpoints(str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(InputError, match="no space to write a checkpoint under .*make room.*last whole") as caught:
+            ours.save(large_state(), tiny.config(), 1, {})
+            ours.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    with contextlib.suppress(InputError):
+        ours.close()
+    left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert left and all("orbax-checkpoint-tmp" in name for name in left)  # half written, and named so
+    with checkpoints(tmp_path) as after:
+        assert after.latest() is None
+        after.save(large_state(), tiny.config(), 1, {})  # with room again, the same call works
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_a_full_disk_is_one_line_with_the_remedy(tmp_path):
+    """Really: a file system of one megabyte, where this machine lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("may not mount a file system here")
+    try:
+        ours = Checkpoints(str(disk))
+        with pytest.raises(InputError, match="no space to write a checkpoint under .*make room"):
+            ours.save(large_state(), tiny.config(), 1, {})
+        assert not list((disk / "checkpoints").iterdir())  # refused before anything was written
+        ours.close()
+    finally:
+        os.system(f"umount -l {disk}")
