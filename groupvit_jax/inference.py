@@ -12,16 +12,18 @@ from PIL import Image
 from groupvit_jax.data.images import classification_transform
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes as class_lists
+from groupvit_jax.evals import datasets
 from groupvit_jax.evals.prompts import TextEncoder, class_embeddings
-from groupvit_jax.evals.segmentation import segment, unit
+from groupvit_jax.evals.segmentation import segment
 from groupvit_jax.evals.windows import Geometry, cut
 from groupvit_jax.models import two_towers
 from groupvit_jax.models.image import normalize
+from groupvit_jax.models.layers import unit
 from groupvit_jax.training import checkpoint
 
 Images = np.ndarray | Sequence[Image.Image]
 BATCH = 32  # images a program call; fixed, so that any number of them compiles once
-BACKGROUND_THRESHOLD = {"groupvit": 0.95, "tcl": 0.5}  # of VOC under each protocol
+(VOC,) = datasets.find_tasks(["voc"])
 
 
 class Segmentation(NamedTuple):
@@ -49,7 +51,7 @@ class Model:
         self._texts = TextEncoder(self.module)
         self._images = jax.jit(self._project_images)
         self._segment = jax.jit(lambda variables, part, embeddings, threshold: segment(
-            self.module, variables, part, embeddings, threshold), static_argnums=3)
+            self.module, variables, part, embeddings, threshold))
 
     def _project_images(self, variables: dict, images: jax.Array) -> jax.Array:
         features = self.module.apply(variables, normalize(images), method="encode_image")
@@ -74,8 +76,11 @@ class Model:
         return classification_transform(image, resize=round(side * 256 / 224), crop=side)
 
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
-        """t texts -> float32 [t d] of unit length."""
-        return np.asarray(unit(self._texts(self.variables, [texts] if isinstance(texts, str) else list(texts))))
+        """t texts -> float32 [t d] of unit length. Raises InputError for none."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            raise InputError("no text given")
+        return np.asarray(unit(self._texts(self.variables, texts)))
 
     def similarity(self, images: Images, texts: str | Sequence[str]) -> np.ndarray:
         """The scaled logits, float32 [b t]; a softmax over texts gives their probabilities."""
@@ -86,18 +91,12 @@ class Model:
                 protocol: str = "groupvit") -> Segmentation:
         """Labels every pixel of an image of any size with one of `classes`, by the zero-shot protocol.
 
+        image: PIL or uint8 [h w 3], the way up it is to be seen; a camera's EXIF orientation is not looked at.
         background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one.
         Raises InputError for no or empty class names, or an unknown protocol.
         """
-        names = [name.strip() for name in classes]
-        if not names or not all(names):
-            raise InputError("segment needs at least one class name, none of them empty, as in 'cat,sofa'")
-        templates = class_lists.templates(protocol)
-        threshold = None
-        if background is not False:
-            threshold = BACKGROUND_THRESHOLD[protocol] if background is True else float(background)
-            if not 0.0 <= threshold <= 1.0:
-                raise InputError(f"background={threshold} is not a threshold between 0 and 1")
+        names, templates = class_names(classes), class_lists.templates(protocol)
+        threshold = None if background is False else background_threshold(background, protocol)
         embeddings = class_embeddings(lambda texts: self._texts(self.variables, texts), names, templates)
         (pixels,) = as_arrays([image])
         labels, scores, stages = jax.device_get(
@@ -106,8 +105,25 @@ class Model:
         return Segmentation(labels, scores, stages[-1], tuple(names), tuple(stages))
 
 
+def class_names(classes: Sequence[str]) -> list[str]:
+    """The names without spaces around them; InputError for none or an empty one."""
+    names = [classes] if isinstance(classes, str) else [name.strip() for name in classes]
+    if not all(names) or not names:
+        raise InputError("segment needs at least one class name, none of them empty, as in 'cat,sofa'")
+    return names
+
+
+def background_threshold(background: bool | float, protocol: str) -> float:
+    threshold = VOC.background[protocol] if background is True else float(background)
+    if not 0.0 <= threshold <= 1.0:
+        raise InputError(f"background={threshold} is not a threshold between 0 and 1")
+    return threshold
+
+
 def as_arrays(images: Images) -> list[np.ndarray]:
     """PIL images or uint8 arrays -> uint8 [h w 3] arrays; InputError for anything else."""
+    if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        raise InputError("give images as a list, or an array [b h w 3]; one image is [image]")
     arrays = [np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else np.asarray(image)
               for image in images]
     for array in arrays:

@@ -1,11 +1,14 @@
 """What a person watches: progress lines, and metrics as JSONL and TensorBoard."""
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
 import sys
 import time
+
+from groupvit_jax.errors import InputError
 
 
 class Progress:
@@ -49,7 +52,8 @@ class Progress:
         left = (self.total - self.done) * self.scale / max(self.rate(), 1e-9)
         when = clock(left) + " left" if self.done < self.total else clock(time.monotonic() - self.began) + " in all"
         when = when if self.done > self.start else "time left unknown"
-        line = f"{self.name} {self.done}/{self.total}  {self.rate():,.0f} {self.unit}/s  {when}  {self.note}".rstrip()
+        rate = f"{self.rate():,.0f}" if self.rate() >= 10 else f"{self.rate():.1f}"
+        line = f"{self.name} {self.done}/{self.total}  {rate} {self.unit}/s  {when}  {self.note}".rstrip()
         print(("\r\033[K" if self.terminal else "") + line, end=end, file=sys.stderr, flush=True)
 
 
@@ -70,13 +74,22 @@ class MetricWriter:
         from tensorboardX import SummaryWriter  # slow to import, and only the writing process needs it
 
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
-        if self.path.exists():
-            kept = [line for line in self.path.read_text().splitlines(True) if self._step(line) <= resumed_step]
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(kept))
-            os.replace(temporary, self.path)
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(workdir), purge_step=resumed_step + 1 if resumed_step else None)
+        with self._room():
+            if self.path.exists():
+                kept = [line for line in self.path.read_text().splitlines() if self._step(line) <= resumed_step]
+                temporary = self.path.with_suffix(".tmp")
+                temporary.write_text("".join(line + "\n" for line in kept))
+                os.replace(temporary, self.path)
+            self.file = self.path.open("ab", buffering=0)  # nothing is left to fail when it is closed
+            self.board = SummaryWriter(str(workdir), purge_step=resumed_step + 1)
+
+    @contextlib.contextmanager
+    def _room(self):
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"cannot write {self.path} ({error.strerror}): make room and run the same command again; "
+                             "it goes on from the last whole checkpoint") from None
 
     @staticmethod
     def _step(line: str) -> float:
@@ -86,8 +99,8 @@ class MetricWriter:
             return float("inf")
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self.file.write(json.dumps({"step": step} | values) + "\n")
-        self.file.flush()
+        with self._room():
+            self.file.write((json.dumps({"step": step} | values) + "\n").encode())
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 

@@ -13,7 +13,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("val", 500, "validation scenes, with masks, in VOC's folder layout")
     flags.DEFINE_integer("seed", 0, "of the stream of scenes; training and validation never share one")
     flags.DEFINE_bool("shuffle", False, "give each training scene another one's caption: a control experiment")
-    flags.DEFINE_integer("size", 64, "side of the canvas in pixels")
+    flags.DEFINE_integer("size", 96, "side of the canvas in pixels")
 
 
 def main(rest: list[str]) -> None:

@@ -1,7 +1,6 @@
 """groupvit eval --checkpoint=P --tasks=scenes,voc --data_root=DIR [--output=F.json]: zero-shot scores in percent."""
 
 import json
-import os
 import pathlib
 
 from absl import flags
@@ -22,17 +21,24 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not FLAGS.checkpoint:
         raise InputError("usage: groupvit eval --checkpoint=WORKDIR [--tasks=scenes --data_root=DIR --output=F.json]")
-    if FLAGS.output and not pathlib.Path(FLAGS.output).absolute().parent.is_dir():
-        raise InputError(f"--output={FLAGS.output}: its folder does not exist; make it first")
+    check_output(FLAGS.output)
+    from groupvit_jax import files
     from groupvit_jax.evals import runner
     from groupvit_jax.inference import load
 
     model = load(FLAGS.checkpoint)
-    evaluator = runner.Evaluator.from_config(model.module, model.config.eval, tasks=FLAGS.tasks,
-                                             data_root=FLAGS.data_root, protocol=FLAGS.protocol, progress=True)
+    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root}
+    evaluator = runner.Evaluator.from_config(model.module, model.config.eval, protocol=FLAGS.protocol, progress=True,
+                                             **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
     print(runner.table(results))
     if FLAGS.output:
-        temporary = f"{FLAGS.output}.tmp"
-        pathlib.Path(temporary).write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(temporary, FLAGS.output)
+        files.write(FLAGS.output, (json.dumps(results, indent=1) + "\n").encode())
+
+
+def check_output(output: str | None) -> None:
+    """Before hours of scoring, whether the scores can be written."""
+    if output and not pathlib.Path(output).absolute().parent.is_dir():
+        raise InputError(f"--output={output}: its folder does not exist; make it first")
+    if output and pathlib.Path(output).is_dir():
+        raise InputError(f"--output={output} is a folder; name a file, as {output.rstrip('/')}/scores.json")

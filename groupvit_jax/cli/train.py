@@ -13,6 +13,10 @@ def define_flags() -> None:
                                     lock_config=True)
     flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics.jsonl and TensorBoard events")
     flags.DEFINE_bool("multihost", False, "one process a host of a pod: join the others before anything else")
+    flags.DEFINE_string("coordinator", None, "with --multihost where nothing (a TPU pod, SLURM, Open MPI) tells the "
+                        "processes of each other: HOST:PORT of process 0")
+    flags.DEFINE_integer("processes", None, "likewise: how many there are")
+    flags.DEFINE_integer("process", None, "likewise: this one's number, from 0")
 
 
 def main(rest: list[str]) -> None:
@@ -24,7 +28,10 @@ def main(rest: list[str]) -> None:
     import jax  # after the flags: a typing error should not wait for it
 
     if FLAGS.multihost:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+        except ValueError as error:  # nothing told it who the others are
+            raise InputError(f"--multihost: {error} Give --coordinator, --processes and --process") from None
     from groupvit_jax.training import loop
 
     last = loop.train(FLAGS.config, FLAGS.workdir)

@@ -9,6 +9,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -170,7 +171,8 @@ def _work(jobs, workers):
             return
         # Not forked: the caller may run threads (JAX does), and a forked copy of those can hang.
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, spawn) as pool:
+        quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}  # end at Ctrl-C
+        with concurrent.futures.ProcessPoolExecutor(workers, spawn, **quietly) as pool:
             running = {pool.submit(*job): job[-1] - job[-2] for job in jobs}
             try:
                 for done in concurrent.futures.as_completed(running):

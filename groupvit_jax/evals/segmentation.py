@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from groupvit_jax.errors import InputError
 from groupvit_jax.evals.windows import bilinear_weights, hat
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
@@ -76,6 +77,8 @@ def window_scores(model, variables, windows, embeddings, threshold: float | None
     """
     h, w = windows.shape[1:3]
     patch = model.image.patch_size
+    if min(h, w) < patch:
+        raise InputError(f"an image is too narrow: its windows of {w}x{h} pixels hold no patch; crop its long side")
     grid = h // patch, w // patch
     images = normalize(windows)[:, : grid[0] * patch, : grid[1] * patch]
     features = model.apply(variables, images, method="encode_image")

@@ -1,0 +1,23 @@
+"""A file is there whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+
+from groupvit_jax.errors import InputError
+
+
+def write(path: str | os.PathLike, data: bytes) -> None:
+    """Writes `data` to `path`, through a temporary name beside it; makes its folder.
+
+    Raises InputError when that cannot be done or there is no room; what was at `path` is then still there.
+    """
+    part = pathlib.Path(f"{path}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise InputError(f"cannot write {path} ({error.strerror}): make room or choose another place") from None

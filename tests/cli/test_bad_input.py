@@ -1,0 +1,260 @@
+"""Wrong input ends with one line that names the remedy, and exit code 2; what was there stays as it was."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny_run
+from PIL import Image
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "scenes.py"
+
+
+@pytest.fixture
+def train(groupvit, scenes_folder, tmp_path):
+    """`groupvit train` with a tiny configuration and good data, but for what is overridden."""
+    tiny = [f"--config.{name}={value}" for name, value in tiny_run.OVERRIDES.items()]
+    good = [f"--config.data.train[0].path={scenes_folder}/train-*.tar", "--config.data.batch=8",
+            "--config.eval.every=0", f"--workdir={tmp_path}/run"]
+    return lambda *wrong: groupvit("train", f"--config={CONFIG}", *tiny, *good, *wrong)
+
+
+@pytest.fixture
+def segment(groupvit, run, scenes_folder, tmp_path):
+    good = [f"--checkpoint={run}", f"--images={scenes_folder}/VOCdevkit/scenes/JPEGImages/*.jpg",
+            "--classes=zebra,sand", f"--output={tmp_path}/pictures"]
+    return lambda *wrong: groupvit("segment", *good, *wrong)
+
+
+@pytest.fixture
+def evaluate(groupvit, run, scenes_folder):
+    return lambda *wrong: groupvit("eval", f"--checkpoint={run}", f"--data_root={scenes_folder}", *wrong)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_in_a_process_of_its_own_too(process, refused, tmp_path):
+    refused(process("trian"), "trian", "groupvit VERB --help")
+    refused(process("train", "--config=nowhere.py", "--workdir=w"), "--config=nowhere.py", "configs/scenes.py")
+    refused(process("train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", "--config.foo.bar=1"),
+            "--config.foo.bar=1", "no such field", "configs/base.py")
+    refused(process("segment", f"--checkpoint={tmp_path}", f"--images={CONFIG}", "--classes=a", "--output=o"),
+            "--checkpoint=", "--workdir")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ([], ["usage: groupvit", "--help"]),
+    (["--foo"], ["'--foo'", "usage"]),
+    (["train"], ["--config=FILE", "--workdir=DIR"]),
+    (["train", f"--config={CONFIG}"], ["--workdir=DIR"]),
+    (["train", "--config"], ["--config=", "configs/scenes.py"]),
+    (["train", f"--config={CONFIG.parent}", "--workdir=w"], ["--config=", "no such file"]),
+    (["train", f"--config={CONFIG}", "--workdir=w", "more"], ["'more'", "--workdir=DIR"]),
+    (["eval"], ["usage: groupvit eval --checkpoint"]),
+    (["eval", "--checkpont=p"], ["'checkpont'", "Did you mean: checkpoint", "groupvit eval --help"]),
+    (["eval", "--protocol=clip", "--checkpoint=p"], ["--protocol=clip", "groupvit|tcl"]),
+    (["segment", "--checkpoint=p", "--classes=a"], ["usage: groupvit segment --checkpoint", "--output=DIR"]),
+    (["segment", "--views"], ["--views", "groupvit segment --help"]),
+    (["data"], ["usage: groupvit data scenes --output=DIR"]),
+    (["data", "scenes"], ["--output=DIR"]),
+    (["data", "scenes", "--output=o", "--train=many"], ["--train=many", "groupvit data --help"]),
+])  # fmt: skip
+def test_wrong_or_missing_flags(groupvit, refused, arguments, words):
+    refused(groupvit(*arguments), *words)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("def get_config(:\n", ["line 1", "no Python"]),
+    ("x = 1\n\n\ndef get_config():\n    return int('x')\n", ["line 5", "ValueError"]),
+    ("import no_such_module\n", ["line 1", "no_such_module"]),
+    ("from configs import base\nbase.get_config().modle\n", ["line 2", "modle"]),
+    ("x = 1\n", ["get_config"]),
+    ("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict()\n", ["base.get_config()"]),
+    ("def get_config():\n    return open('/nowhere')\n", ["/nowhere"]),
+])  # fmt: skip
+def test_a_configuration_that_does_not_run(groupvit, refused, tmp_path, text, words):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    refused(groupvit("train", f"--config={file}", f"--workdir={tmp_path}/w"), f"--config={file}", *words)
+
+
+def test_a_variant_of_a_configuration_that_has_none(groupvit, refused, tmp_path):
+    refused(groupvit("train", f"--config={CONFIG}:large", f"--workdir={tmp_path}/w"), "get_config() takes 0")
+
+
+@pytest.mark.parametrize("override, words", [
+    ("--config.foo.bar=1", ["no such field"]),
+    ("--config.data.bach=1", ["no such field"]),
+    ("--config.data.batch.x=1", ["no such field"]),
+    ("--config.data.train[4].path=x", ["no such field"]),
+    ("--config.data.batch=many", ["invalid literal"]),
+    ("--config.optim=5", ["not a dict"]),
+])  # fmt: skip
+def test_an_override_that_does_not_fit(train, refused, override, words):
+    refused(train("--config.seed=3", override), override, "configs/base.py", *words)
+
+
+# ---------------------------------------------------------------- training
+
+
+@pytest.mark.parametrize("override, words", [
+    ("--config.data.batch=12", ["config.data.batch=12", "8 devices", "multiple of 8"]),
+    ("--config.mesh.tensor=3", ["config.mesh", "8 device(s)"]),
+    ("--config.model.image.image_size=36", ["image_size=36", "patch_size=8"]),
+    ("--config.model.image.heads=3", ["width=16", "heads=3"]),
+    ("--config.model.dtype=float61", ["float61", "bfloat16"]),
+    ("--config.data.train[0].path=/nowhere/*.tar", ["/nowhere/*.tar", "no tar"]),
+    ("--config.data.train[0].source=arrayrecord", ["arrayrecord", "'tar'"]),
+    ("--config.train.log_every=0", ["config.train.log_every=0"]),
+])  # fmt: skip
+def test_a_configuration_that_cannot_work(train, refused, tmp_path, override, words):
+    refused(train(override), *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_shard_folder(train, refused, tmp_path):
+    (tmp_path / "shards").mkdir()
+    refused(train(f"--config.data.train[0].path={tmp_path}/shards"), f"no .tar in {tmp_path}/shards")
+
+
+def test_evaluation_data_that_is_missing_ends_training_before_it_begins(train, refused, tmp_path):
+    refused(train("--config.eval.every=5", f"--config.eval.data_root={tmp_path}"), "groupvit data scenes")
+    refused(train("--config.eval.every=5", "--config.eval.tasks=('vok',)"), "'vok'", "choose among")
+
+
+def test_a_workdir_that_cannot_be_one(train, refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        refused(train(f"--workdir={workdir}"), f"--workdir={workdir}", "choose another")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_workdir_with_a_run_of_another_model(train, refused, run):
+    refused(train(f"--workdir={run}", "--config.model.image.width=32"), "config.model.image.width=16, not 32",
+            "another --workdir")
+
+
+# ---------------------------------------------------------------- what is trained
+
+
+def test_a_checkpoint_that_is_none(segment, evaluate, refused, tmp_path, scenes_folder):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / "empty", scenes_folder):
+        refused(segment(f"--checkpoint={path}"), f"--checkpoint={path}", "--workdir of a training run")
+    refused(evaluate(f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}")
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ("--images=/nowhere/*.jpg", ["/nowhere/*.jpg", "no file"]),
+    ("--images=/", ["--images=/", "no file"]),
+    ("--classes=zebra,,sand", ["class name", "empty"]),
+    ("--classes=", ["usage"]),
+    ("--views=overlay,depth", ["'depth'", "overlay,labels,groups"]),
+])  # fmt: skip
+def test_segment_with_what_cannot_be_segmented(segment, refused, wrong, words):
+    refused(segment(wrong), *words)
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-1", "nan", "often"])
+def test_a_threshold_that_is_none(segment, refused, threshold):
+    refused(segment(f"--background={threshold}"), f"--background={threshold}", "between 0 and 1")
+
+
+def test_an_image_that_cannot_be_read(segment, refused, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no more")
+    refused(segment(f"--images={tmp_path}/broken.jpg"), "broken.jpg", "replace it")
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_an_output_of_segment_under_a_file(segment, refused, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    ended = segment(f"--output={tmp_path}/file/pictures")
+    assert ended.code == 2 and "choose another place" in ended.err and "Traceback" not in ended.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_eval_without_its_data_or_with_unknown_tasks(evaluate, refused, tmp_path):
+    refused(evaluate("--tasks=pascal"), "'pascal'", "choose among scenes, voc")
+    refused(evaluate(f"--data_root={tmp_path}"), f"{tmp_path}/VOCdevkit/scenes", "groupvit data scenes --output")
+    refused(evaluate("--tasks=scenes,voc"), "voc: no ImageSets", "VOCtrainval")
+
+
+def test_an_output_of_eval_that_cannot_be_written_is_refused_at_once(evaluate, refused, tmp_path):
+    refused(evaluate(f"--output={tmp_path}/no/scores.json"), "folder does not exist")
+    refused(evaluate(f"--output={tmp_path}"), "is a folder", f"{tmp_path}/scores.json")
+
+
+def test_a_failing_eval_leaves_the_scores_of_before(evaluate, scenes_folder, tmp_path):
+    voc = tmp_path / "VOCdevkit" / "scenes"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(voc / "JPEGImages/a.jpg")
+    (voc / "SegmentationClass/a.png").write_bytes(b"no mask")
+    (voc / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    old = tmp_path / "scores.json"
+    old.write_text("of before")
+    ended = evaluate(f"--data_root={tmp_path}", f"--output={old}")
+    assert ended.code == 2 and "a.png" in ended.err and "Traceback" not in ended.err
+    assert old.read_text() == "of before" and not list(tmp_path.glob("scores.json.*"))
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+def no_larger_than(size):
+    """Python that makes every file its process writes full at `size` bytes, whatever the disk."""
+    return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+
+
+def in_a_process(code, *arguments, size):
+    return subprocess.run([sys.executable, "-c", no_larger_than(size) + code, *map(str, arguments)],
+                          env=os.environ | {"JAX_PLATFORMS": "cpu"}, cwd=pathlib.Path(tiny_run.__file__).parent,
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_no_space_for_scenes(process, refused, tmp_path):
+    ended = process("data", "scenes", f"--output={tmp_path}/scenes", "--train=40", "--val=0",
+                    before=no_larger_than(20_000))
+    refused(ended, f"{tmp_path}/scenes", "free some space")
+    assert not list((tmp_path / "scenes").glob("*.tar"))
+
+
+def test_no_space_for_a_file_leaves_the_old_one(tmp_path):
+    old = tmp_path / "scores.json"
+    old.write_text("of before")
+    ended = in_a_process("import sys\nfrom groupvit_jax import files\nfiles.write(sys.argv[1], bytes(5000))", old,
+                         size=1000)
+    assert "InputError" in ended.stderr and "make room" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"] and old.read_text() == "of before"
+
+
+def test_no_space_for_a_checkpoint_leaves_the_last_whole_one(tmp_path):
+    tiny_run.save(tmp_path, tiny_run.config(), step=7)
+    code = "import sys, tiny_run\ntiny_run.save(sys.argv[1], tiny_run.config(), step=8)"
+    ended = in_a_process(code, tmp_path, size=200_000)
+    assert ended.returncode and "groupvit_jax.errors.InputError: no space to write a checkpoint under" in ended.stderr
+    from groupvit_jax.training import checkpoint
+
+    assert checkpoint.load(str(tmp_path))[2] == 7
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def test_interrupting_ends_with_130_and_no_traceback(tmp_path):
+    code = "from groupvit_jax.cli.main import main; main()"
+    running = subprocess.Popen([sys.executable, "-c", code, "data", "scenes", f"--output={tmp_path}/s",
+                                "--train=0", "--val=3000"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    images = tmp_path / "s/VOCdevkit/scenes/JPEGImages"  # the first of two jobs: two processes work
+    while not all((images / f"val_{i:06d}.jpg").exists() for i in (0, 250)) and running.poll() is None:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 130 and "Traceback" not in err

@@ -1,0 +1,128 @@
+"""The verbs on a saved run and real files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groupvit_jax import viz
+from groupvit_jax.evals import classes
+from groupvit_jax.evals.datasets import VocFolder
+
+
+@pytest.fixture
+def segment(groupvit, run, tmp_path):
+    def call(images, *more):
+        done = groupvit("segment", f"--checkpoint={run}", f"--images={images}", "--classes=zebra,sand,night sky",
+                        f"--output={tmp_path}/out", *more)
+        return done, sorted(str(p.relative_to(tmp_path / "out")) for p in tmp_path.glob("out/**/*") if p.is_file())
+
+    return call
+
+
+def picture(path, width=40, height=32, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
+    image = Image.fromarray(small).resize((width, height))
+    image.save(path)
+    return image
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--help"], ["usage: groupvit {train|eval|segment|data scenes}"]),
+    (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
+    (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
+    (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob"]),
+    (["data", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
+])  # fmt: skip
+def test_help_shows_the_verbs_own_flags_and_nothing_else(groupvit, arguments, words):
+    done = groupvit(*arguments)
+    assert done.code == 0 and done.err == "" and all(word in done.out for word in words)
+    assert "logtostderr" not in done.out and "groupvit_jax" not in done.out
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_data_scenes_writes_what_was_asked_for_and_a_second_run_nothing(process, tmp_path):
+    folder = tmp_path / "scenes"
+    command = ("data", "scenes", f"--output={folder}", "--train=5", "--val=2", "--size=32", "--seed=4")
+    done = process(*command)
+    assert done.code == 0 and "scenes 7/7" in done.err
+    assert len(VocFolder(folder / "VOCdevkit/scenes")) == 2 and (folder / "train-00000.tar").is_file()
+    files = [path for path in folder.glob("**/*") if path.is_file() and path.name != "scenes.json"]
+    before = [path.stat().st_mtime_ns for path in files]
+    again = process(*command)
+    assert again.code == 0 and again.err == ""
+    assert [path.stat().st_mtime_ns for path in files] == before
+
+
+# ---------------------------------------------------------------- eval
+
+
+def test_eval_prints_the_table_and_writes_the_json(groupvit, run, scenes_folder, tmp_path):
+    output = tmp_path / "scores.json"
+    output.write_text("of before")
+    done = groupvit("eval", f"--checkpoint={run}", "--tasks=scenes", f"--data_root={scenes_folder}",
+                    f"--output={output}")
+    assert done.code == 0, done.err
+    scores = json.loads(output.read_text())
+    assert list(scores) == ["scenes"] and {"mIoU", "iou", "protocol"} <= set(scores["scenes"])
+    assert scores["scenes"]["protocol"] == "groupvit" and list(scores["scenes"]["iou"]) == classes.names("scenes")
+    assert 0 <= scores["scenes"]["mIoU"] <= 100 and scores["scenes"]["images"] == 3
+    assert done.out.startswith(f"scenes: mIoU {scores['scenes']['mIoU']:5.1f} %") and "zebra" in done.out
+    assert done.err.splitlines()[-1].startswith("scenes 3/3")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+
+
+# ---------------------------------------------------------------- segment
+
+
+def test_segment_writes_every_view_of_every_match(segment, tmp_path):
+    for name, width, height in (("wide.jpg", 61, 32), ("high.png", 33, 50)):
+        picture(tmp_path / "photos" / name, width, height)
+    (tmp_path / "photos" / "folder").mkdir()  # matched by the glob, and passed over
+    done, written = segment(f"{tmp_path}/photos/*")
+    assert done.code == 0, done.err
+    assert written == [f"{stem}.{view}.png" for stem in ("high", "wide") for view in ("groups1", "labels", "overlay")]
+    assert done.out == f"2 image(s) segmented into {tmp_path}/out\n"
+    assert done.err.splitlines()[-1].startswith("segment 2/2")
+    labels = Image.open(tmp_path / "out/wide.labels.png")
+    assert labels.mode == "P" and labels.size == (61, 32) and np.asarray(labels).max() < 3
+    assert labels.getpalette()[:9] == viz.colours(3).ravel().tolist()
+    overlay = Image.open(tmp_path / "out/high.overlay.png")
+    assert overlay.width % (2 * 33) == 0 and overlay.height > 50
+
+
+def test_a_bare_background_flag_takes_the_protocols_threshold(segment, tmp_path):
+    picture(tmp_path / "a.png")
+    found = []
+    for flag in ("--background", "--background=0.95", "--background=0"):
+        done, written = segment(f"{tmp_path}/a.png", "--views=labels", flag)
+        assert done.code == 0 and written == ["a.labels.png"], done.err
+        found.append(np.asarray(Image.open(tmp_path / "out/a.labels.png")))
+    assert (found[0] == found[1]).all() and found[2].min() > 0
+
+
+def test_images_of_one_name_do_not_overwrite_one_another(segment, tmp_path):
+    for i, name in enumerate(("a/1.png", "b/1.png", "b/2.png", "b/2.jpg")):
+        picture(tmp_path / "photos" / name, seed=i)
+    done, written = segment(f"{tmp_path}/photos/**/*", "--views=labels")
+    assert done.code == 0, done.err
+    assert written == ["a/1.labels.png", "b/1.labels.png", "b/2.jpg.labels.png", "b/2.png.labels.png"]
+
+
+def test_a_photo_is_segmented_the_way_up_it_is_seen(segment, tmp_path):
+    upright = picture(tmp_path / "upright.png", 32, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    done, _ = segment(f"{tmp_path}/*.png", "--views=labels")
+    assert done.code == 0, done.err
+    seen, turned = (Image.open(tmp_path / f"out/{name}.labels.png") for name in ("upright", "phone"))
+    assert turned.size == (32, 40)
+    np.testing.assert_array_equal(np.asarray(turned), np.asarray(seen))
