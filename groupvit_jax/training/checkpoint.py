@@ -6,9 +6,12 @@ metrics). Orbax writes to a temporary name and renames, so that what has a step'
 """
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -17,6 +20,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from groupvit_jax.errors import InputError
+from groupvit_jax.models import two_towers
+from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 
 ITEMS = ("model", "optimizer", "meta")
@@ -45,6 +50,7 @@ class Checkpoints:
         meta = {"config": to_json(config), "position": position, "metrics": metrics}
         step = int(state.step)
         with self._room():
+            self._check_free(state)
             self.manager.save(step, args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
@@ -67,9 +73,16 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        with self._room():
-            self.manager.wait_until_finished()
-        self.manager.close()
+        try:
+            self.wait()
+        finally:
+            self.manager.close()
+
+    def _check_free(self, state: State) -> None:
+        """Refuses before writing what cannot fit: Orbax, when it meets a full disk, prints pages of its inner life."""
+        needed = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
+        if shutil.disk_usage(self.manager.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def _room(self):
@@ -96,10 +109,12 @@ def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
         meta = manager.restore(steps[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        tree = manager.item_metadata(steps[-1])["model"]
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(tree))
+        config = ConfigDict(meta["config"])
+        model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+                            states.abstract_variables(model))
         variables = manager.restore(steps[-1], args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
-    return ConfigDict(meta["config"]), variables, steps[-1]
+    return config, variables, steps[-1]
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

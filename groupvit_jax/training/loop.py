@@ -4,6 +4,7 @@ The order inside the loop is the one thing to keep: a state is logged, evaluated
 fetched, so that the saved place in the data and the saved step agree.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -43,6 +44,9 @@ def plan(config: ConfigDict, pairs: int) -> Plan:
     if total < 1:
         raise InputError(f"config.train gives no step: {config.train.epochs} epochs of {pairs} pairs in batches of "
                          f"{config.data.batch}; raise train.epochs or set train.steps")
+    for name, value in (("train.log_every", config.train.log_every), ("checkpoint.every", config.checkpoint.every)):
+        if value < 1:
+            raise InputError(f"config.{name}={value} is no number of steps: give 1 or more")
     return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
 
 
@@ -59,38 +63,43 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     lengths = plan(config, sum(map(len, sources)))
     tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
     make_example = pipeline.MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
-    dataset = pipeline.batches(sources, config.data, make_example, config.seed, jax.process_index(),
-                               jax.process_count())
+    dataset = pipeline.batches(sources, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
     evaluator = Evaluator.from_config(model, config.eval) if lengths.eval_every else None
+    logging.info("%s", "; ".join(f"{entry.name}: {len(source):,} pairs, {source.skipped} skipped"
+                                 for entry, source in zip(config.data.train, sources, strict=True)))
+    if make_example.tagger:
+        logging.info("words for prompts by the %s tagger", make_example.tagger.name)
 
-    with parallel.use(mesh):
+    with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
-        checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep)))
         state, position = resume(checkpoints, config, workdir, model, tx, mesh)
         logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
                      dict(mesh.shape), lengths.steps, position)
+        if position >= lengths.steps:
+            logging.info("%s is complete; raise config.train.steps or epochs to train on", workdir)
+            return checkpoints.meta(position)["metrics"]
         step = steps.compile_step(model, tx, schedule, config.augment, config.seed, state, mesh)
-        writer = MetricWriter(workdir, position) if jax.process_index() == 0 else None
+        writer = None
+        if jax.process_index() == 0:
+            writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
+        stream = stack.enter_context(contextlib.closing(pipeline.iterate(dataset, config.data, position)))
+        progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
         last: dict[str, float] = {}
-        if position < lengths.steps:
-            with Progress("step", lengths.steps, "images", position, config.data.batch) as progress:
-                for n, batch in enumerate(pipeline.iterate(dataset, config.data, position), position + 1):
-                    # 3. One step.
-                    state, metrics = step(state, parallel.to_global(mesh, batch))
-                    # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
-                    if n % lengths.log_every == 0 or n == lengths.steps:
-                        last = log(writer, n, metrics, progress)
-                    progress.advance(1)
-                    if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
-                        last |= report(writer, n, evaluator(state.variables))
-                    if n % lengths.save_every == 0 or n == lengths.steps:
-                        checkpoints.save(state, config, n, last)
-                    if n == lengths.steps:
-                        break
-        checkpoints.close()
-        if writer:
-            writer.close()
+        for n, batch in enumerate(stream, position + 1):
+            # 3. One step.
+            state, metrics = step(state, parallel.to_global(mesh, batch))
+            # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
+            if n % lengths.log_every == 0 or n == lengths.steps:
+                last = log(writer, n, metrics, progress)
+            progress.advance(1)
+            if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
+                last |= report(writer, n, evaluator(state.variables))
+            if n % lengths.save_every == 0 or n == lengths.steps:
+                checkpoints.save(state, config, n, last)
+            if n == lengths.steps:
+                break
     return last
 
 

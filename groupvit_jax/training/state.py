@@ -25,11 +25,21 @@ class State(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> State:
-    """A fresh state, its parameters (and so the optimizer's moments) boxed with their logical axes."""
+def init_variables(model: TwoTowers, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters and batch statistics; parameters boxed with their logical axes."""
     size = model.image.image_size
     images, tokens = jnp.zeros((2, size, size, 3)), jnp.zeros((2, 1, model.text.length), jnp.int32)
-    variables = model.init({"params": key}, images, tokens)
+    return model.init({"params": key}, images, tokens)
+
+
+def abstract_variables(model: TwoTowers) -> dict[str, Any]:
+    """Shapes and dtypes of `State.variables`."""
+    return parallel.unbox(jax.eval_shape(lambda key: init_variables(model, key), jax.random.key(0)))
+
+
+def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> State:
+    """A fresh state, its parameters (and so the optimizer's moments) boxed with their logical axes."""
+    variables = init_variables(model, key)
     params = variables["params"]
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
 
