@@ -37,7 +37,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]~=0.10.2"],
         "gpu": ["jax[cuda13]~=0.10.2"],
-        # The versions the tests were written against. torch is the CPU build's number: a plain `torch` is gigabytes.
+        # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
         "test": ["pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6", "torch==2.13.0", "transformers==5.23.0"],
     },
 )

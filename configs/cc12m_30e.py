@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from configs import base
+from groupvit_jax.errors import InputError
 
 
 def get_config(variant: str = "two_stage") -> ConfigDict:
@@ -13,5 +14,5 @@ def get_config(variant: str = "two_stage") -> ConfigDict:
         config.model.image.group_tokens = (64, 0)
         config.model.image.output_groups = (8, 0)
     elif variant != "two_stage":
-        raise ValueError(f"configs/cc12m_30e.py:{variant}: the variants are one_stage and two_stage")
+        raise InputError(f"configs/cc12m_30e.py:{variant}: the variants are one_stage and two_stage")
     return config.lock()

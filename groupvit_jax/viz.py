@@ -94,7 +94,7 @@ def with_legend(picture: np.ndarray, rows: list[tuple[tuple[int, int, int], str]
     draw = ImageDraw.Draw(canvas)
     for i, (colour, text) in enumerate(rows):
         x, y = (i % columns) * cell + pad, picture.shape[0] + pad // 2 + (i // columns) * height
-        draw.rectangle((x, y + em // 5, x + em, y + em // 5 + em), fill=colour)
+        draw.rectangle((x, y + em // 5, x + em, y + em // 5 + em), fill=colour, outline=(90, 90, 90))
         draw.text((x + 3 * em // 2, y), text, fill="black", font=font)
     return canvas
 

@@ -3,12 +3,16 @@
 environment() {
   local extra="${1:-}" python stamp
   cd "$(dirname "${BASH_SOURCE[0]}")/.."
-  python="$(command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3 || true)"
-  if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "groupvit: Python 3.11 or newer is needed; install it and run this again" >&2
-    exit 2
+  if [ ! -x .venv/bin/pip ]; then
+    for python in python3 python3.13 python3.12 python3.11 none; do
+      "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+    done
+    if [ "$python" = none ]; then
+      echo "groupvit: Python 3.11 or newer with its venv module is needed (Debian: apt install python3-venv)" >&2
+      exit 2
+    fi
+    "$python" -m venv --clear .venv
   fi
-  [ -x .venv/bin/python ] || "$python" -m venv .venv || { echo "groupvit: no .venv: install python3-venv" >&2; exit 2; }
   stamp=".venv/installed-${extra:-core}"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(cksum setup.py)" ]; then
     echo "installing into .venv (a minute or two the first time)"

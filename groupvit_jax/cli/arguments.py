@@ -49,6 +49,8 @@ def mistake(error: BaseException, argv: list[str], recipe: str | None) -> str:
     while (inner := chain[-1].__context__) is not None:
         chain.append(inner)
     root, file = chain[-1], (recipe or "").partition(":")[0]
+    if isinstance(root, InputError):
+        return str(root)
     if isinstance(root, SyntaxError):
         return f"--config={recipe}: {root.filename}, line {root.lineno}, is no Python: {root.msg}"
     for raised in reversed(chain):

@@ -1,6 +1,7 @@
 """The console script `groupvit`: one verb, its flags, one call."""
 
 import logging as python_logging
+import pathlib
 import sys
 
 from absl import flags, logging
@@ -8,6 +9,7 @@ from absl import flags, logging
 from groupvit_jax.cli import arguments
 from groupvit_jax.errors import InputError
 
+PACKAGE = str(pathlib.Path(__file__).parent.parent)
 USAGE = "usage: groupvit {train|eval|segment|data scenes} [--flags]; groupvit VERB --help lists a verb's flags"
 
 
@@ -45,7 +47,7 @@ def run(argv: list[str]) -> None:
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
     # Orbax and JAX tell of their inner life at INFO; a reader of the log wants the run's.
     logging.get_absl_logger().addFilter(lambda record: record.levelno > python_logging.INFO
-                                        or "groupvit" in record.pathname)
+                                        or record.pathname.startswith(PACKAGE))
     module.main(rest)
 
 

@@ -32,7 +32,8 @@ def main(rest: list[str]) -> None:
             jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
         except ValueError as error:  # nothing told it who the others are
             raise InputError(f"--multihost: {error} Give --coordinator, --processes and --process") from None
+    from groupvit_jax.evals.runner import Evaluator
     from groupvit_jax.training import loop
 
-    last = loop.train(FLAGS.config, FLAGS.workdir)
+    last = loop.train(FLAGS.config, FLAGS.workdir, Evaluator.from_config)
     logging.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in last.items()))

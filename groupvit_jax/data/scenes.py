@@ -162,7 +162,7 @@ def _work(jobs, workers):
 
     if not jobs:
         return
-    workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
+    workers = min(workers or os.cpu_count(), len(jobs))
     with Progress("scenes", sum(job[-1] - job[-2] for job in jobs), "scenes") as progress:
         if workers <= 1:
             for job, *arguments in jobs:

@@ -70,7 +70,9 @@ class Dense(nn.Module):
         # axis as it likes, and was seen to compute wrong numbers on a 2x2x2 mesh.
         kernel, bias = (nn.with_logical_constraint(y, tuple("activation" if a == "embed" else a for a in axes))
                         for y, axes in ((kernel, self.axes), (bias, self.axes[self.inputs:])))
-        return jnp.tensordot(x, kernel, self.inputs) + bias
+        # float32 means float32: TPUs multiply with bfloat16 inputs, GPUs with TF32, unless told otherwise.
+        precision = jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
+        return jnp.tensordot(x, kernel, self.inputs, precision=precision) + bias
 
 
 def dense(features: int | tuple[int, ...], axes: tuple[str, ...], init: Initializer, dtype: Any, *,

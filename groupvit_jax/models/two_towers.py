@@ -13,7 +13,7 @@ from groupvit_jax.models.layers import dense
 from groupvit_jax.models.text import TextTower
 
 MAX_LOGIT_SCALE = 100.0
-# PyTorch's default for a linear layer, as the released models' projectors had it: uniform in +-1/sqrt(inputs).
+# PyTorch's default for a linear layer's weights, uniform in +-1/sqrt(inputs); biases start at 0 here as everywhere.
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -110,6 +110,8 @@ def check_sizes(image: dict, text: dict) -> None:
         if tower["width"] % tower["heads"]:
             raise InputError(f"config.model.{name}.width={tower['width']} is not a multiple of "
                              f"heads={tower['heads']}: change one of them")
+    if not 0.0 <= image["drop_path"] < 1.0:
+        raise InputError(f"config.model.image.drop_path={image['drop_path']}: give a rate from 0 to below 1")
     stages = {len(image[name]) for name in ("depths", "group_tokens", "output_groups")}
     if len(stages) != 1:
         raise InputError("config.model.image: depths, group_tokens and output_groups need one entry a stage each")

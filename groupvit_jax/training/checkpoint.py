@@ -8,7 +8,6 @@ metrics). Orbax writes to a temporary name and renames, so that what has a step'
 import contextlib
 import errno
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -105,7 +105,6 @@ def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:
     if not steps:
         raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run "
                          "(a folder with checkpoints/STEP in it)")
-    logging.getLogger("absl").setLevel(logging.ERROR)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
         meta = manager.restore(steps[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -125,13 +124,14 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 def check_same_model(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> None:
     """Raises InputError when a workdir's checkpoint is of another model than the configuration asks for."""
     here, there = to_json(ours), theirs
-    for section in ("model", "data.prompts", "data.batch", "seed"):
-        a, b = here, there
-        for key in section.split("."):
-            a, b = a[key], b[key]
-        for name, old, new in differences(b, a, f"config.{section}"):
+    fixed = tuple(f"config.{name}" for name in ("model.", "data.prompts", "data.batch", "data.tagger", "seed"))
+    changes = list(differences(there, here, "config"))
+    for name, old, new in changes:
+        if name.startswith(fixed):
             raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "
                              "or give the run's own configuration")
+    for name, old, new in changes:
+        logging.warning("%s was %s in this run so far and is %s from here on", name, old, new)
 
 
 def differences(old: Any, new: Any, name: str):

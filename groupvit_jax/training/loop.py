@@ -7,6 +7,7 @@ fetched, so that the saved place in the data and the saved step agree.
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,15 +15,16 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from groupvit_jax import parallel
-from groupvit_jax.data import pipeline
+from groupvit_jax.data import captions, pipeline
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import optim
 from groupvit_jax.training import state as states
 from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
 from groupvit_jax.writer import MetricWriter, Progress
+
+MakeEvaluator = Callable[[two_towers.TwoTowers, Any], Callable[[dict], dict[str, dict]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +46,17 @@ def plan(config: ConfigDict, pairs: int) -> Plan:
     if total < 1:
         raise InputError(f"config.train gives no step: {config.train.epochs} epochs of {pairs} pairs in batches of "
                          f"{config.data.batch}; raise train.epochs or set train.steps")
-    for name, value in (("train.log_every", config.train.log_every), ("checkpoint.every", config.checkpoint.every)):
-        if value < 1:
-            raise InputError(f"config.{name}={value} is no number of steps: give 1 or more")
+    for section, name, least in (("train", "log_every", 1), ("checkpoint", "every", 1), ("checkpoint", "keep", 1),
+                                 ("eval", "every", 0), ("data", "prompts", 0)):
+        if config[section][name] < least:
+            raise InputError(f"config.{section}.{name}={config[section][name]}: give {least} or more")
     return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
 
 
-def train(config: ConfigDict, workdir: str) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None) -> dict[str, float]:
     """Runs `config` in `workdir`, from its newest checkpoint when it has one; returns the last metrics.
 
+    Every `config.eval.every` steps the state is given to the function that make_evaluator(model, config.eval) makes.
     Raises InputError for configurations and data that cannot work, before anything is written where possible.
     """
     # 1. Devices, data, model, optimizer.
@@ -61,14 +65,17 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
     sources = pipeline.open_sources(config.data)
     lengths = plan(config, sum(map(len, sources)))
+    if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
+        config = config.copy_and_resolve_references()
+        config.data.tagger = captions.tagger(config.data.tagger).name
     tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
     make_example = pipeline.MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
     dataset = pipeline.batches(sources, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
-    evaluator = Evaluator.from_config(model, config.eval) if lengths.eval_every else None
+    evaluator = make_evaluator(model, config.eval) if make_evaluator and lengths.eval_every else None
     logging.info("%s", "; ".join(f"{entry.name}: {len(source):,} pairs, {source.skipped} skipped"
                                  for entry, source in zip(config.data.train, sources, strict=True)))
-    if make_example.tagger:
-        logging.info("words for prompts by the %s tagger", make_example.tagger.name)
+    if config.data.prompts:
+        logging.info("words for prompts by the %s tagger", config.data.tagger)
 
     with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
@@ -92,7 +99,7 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
             state, metrics = step(state, parallel.to_global(mesh, batch))
             # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
             if n % lengths.log_every == 0 or n == lengths.steps:
-                last = log(writer, n, metrics, progress)
+                last |= log(writer, n, metrics, progress)
             progress.advance(1)
             if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
                 last |= report(writer, n, evaluator(state.variables))
@@ -104,6 +111,9 @@ def train(config: ConfigDict, workdir: str) -> dict[str, float]:
 
 
 def prepare(workdir: str) -> None:
+    if "://" in workdir:
+        raise InputError(f"--workdir={workdir}: remote folders are not written to; give a local or mounted one "
+                         "(a bucket mounts with gcsfuse)")
     try:
         pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,8 +140,8 @@ def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], prog
 
 
 def report(writer: MetricWriter | None, n: int, results: dict[str, Any]) -> dict[str, float]:
-    values = {f"{task}/{name}": value for task, result in results.items() for name, value in result.items()
-              if isinstance(value, float)}
+    values = {f"{task}/{name}": value for task, result in results.items()
+              for name, value in (result | result["classification"]).items() if isinstance(value, float)}
     if writer:
         writer.write(n, values)
     logging.info("step %d: %s", n, "  ".join(f"{name} {value:.1f}" for name, value in values.items()))

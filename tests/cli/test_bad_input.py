@@ -112,6 +112,11 @@ def test_an_override_that_does_not_fit(train, refused, override, words):
     ("--config.data.train[0].path=/nowhere/*.tar", ["/nowhere/*.tar", "no tar"]),
     ("--config.data.train[0].source=arrayrecord", ["arrayrecord", "'tar'"]),
     ("--config.train.log_every=0", ["config.train.log_every=0"]),
+    ("--config.eval.every=-1", ["config.eval.every=-1"]),
+    ("--config.data.prompts=-1", ["config.data.prompts=-1"]),
+    ("--config.checkpoint.keep=0", ["config.checkpoint.keep=0"]),
+    ("--config.model.image.drop_path=1.0", ["drop_path=1.0"]),
+    ("--workdir=gs://bucket/run", ["gs://bucket/run", "mounted"]),
 ])  # fmt: skip
 def test_a_configuration_that_cannot_work(train, refused, tmp_path, override, words):
     refused(train(override), *words)
