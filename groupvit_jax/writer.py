@@ -3,11 +3,11 @@
 import collections
 import contextlib
 import json
-import os
 import pathlib
 import sys
 import time
 
+from groupvit_jax import files
 from groupvit_jax.errors import InputError
 
 
@@ -77,9 +77,7 @@ class MetricWriter:
         with self._room():
             if self.path.exists():
                 kept = [line for line in self.path.read_text().splitlines() if self._step(line) <= resumed_step]
-                temporary = self.path.with_suffix(".tmp")
-                temporary.write_text("".join(line + "\n" for line in kept))
-                os.replace(temporary, self.path)
+                files.write(self.path, "".join(line + "\n" for line in kept).encode())
             self.file = self.path.open("ab", buffering=0)  # nothing is left to fail when it is closed
             self.board = SummaryWriter(str(workdir), purge_step=resumed_step + 1)
 

@@ -22,5 +22,5 @@ done in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s
   pictures  $run/pictures/*.overlay.png, *.groups1.png
   scores    $run/scores.json
   curves    $run/metrics.jsonl, or: pip install tensorboard && tensorboard --logdir=$run
-  model     $run   (groupvit segment --checkpoint=$run --images=... --classes=...)
+  model     $run   (source .venv/bin/activate; groupvit segment --checkpoint=$run --images=... --classes=... --output=...)
 END

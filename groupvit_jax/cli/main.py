@@ -46,8 +46,8 @@ def run(argv: list[str]) -> None:
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
     # Orbax and JAX tell of their inner life at INFO; a reader of the log wants the run's.
-    logging.get_absl_logger().addFilter(lambda record: record.levelno > python_logging.INFO
-                                        or record.pathname.startswith(PACKAGE))
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(PACKAGE))
     module.main(rest)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from groupvit_jax import files
 from groupvit_jax.data.scene_canvas import VISIBLE, Canvas
 from groupvit_jax.data.scene_captions import caption
 from groupvit_jax.data.scene_looks import BACKGROUNDS, CLASSES, OBJECTS, PALETTE
@@ -129,7 +130,7 @@ def write(output, train, val, seed=0, size=64, shuffle=False, shard_size=1000, w
             ]
         _work(jobs, workers)
         if not listing.exists():
-            _replace(listing, "".join(f"{_val_key(i)}\n" for i in range(val)).encode())
+            files.write(listing, "".join(f"{_val_key(i)}\n" for i in range(val)).encode())
     except OSError as error:
         raise InputError(
             f"cannot write scenes to {output} ({error.strerror or error}): free some space there or choose "
@@ -151,7 +152,7 @@ def _claim(output, wanted):
                 f"{output} holds other scenes ({differ}): choose another folder or delete it"
             ) from None
     output.mkdir(parents=True, exist_ok=True)
-    _replace(note, json.dumps(wanted, indent=1).encode())
+    files.write(note, json.dumps(wanted, indent=1).encode())
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (output / "VOCdevkit" / "scenes" / folder).mkdir(parents=True, exist_ok=True)
 
@@ -201,11 +202,11 @@ def _write_val(voc, seed, size, first, last):
     colours = [part for name in CLASSES for part in PALETTE[name]]
     for index in range(first, last):
         scene = draw(seed, index, size, split="val")
-        _replace(voc / "JPEGImages" / f"{_val_key(index)}.jpg", _encode(scene.image, quality=95))
+        files.write(voc / "JPEGImages" / f"{_val_key(index)}.jpg", _encode(scene.image, quality=95))
         mask, data = Image.fromarray(scene.mask).convert("P"), io.BytesIO()
         mask.putpalette(colours)
         mask.save(data, "PNG")
-        _replace(voc / "SegmentationClass" / f"{_val_key(index)}.png", data.getvalue())
+        files.write(voc / "SegmentationClass" / f"{_val_key(index)}.png", data.getvalue())
 
 
 def _val_key(index):
@@ -216,10 +217,3 @@ def _encode(image, quality):
     data = io.BytesIO()
     Image.fromarray(image).save(data, "JPEG", quality=quality, subsampling=0)  # 4:4:4
     return data.getvalue()
-
-
-def _replace(path, data):
-    """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)

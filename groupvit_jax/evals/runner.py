@@ -60,7 +60,7 @@ class Evaluator:
 
     def score(self, scorer: "_Scorer", variables) -> dict:
         embeddings = class_embeddings(lambda texts: self.text(variables, texts), scorer.named, self.templates)
-        shown = Progress(scorer.task.key, len(scorer.folder)) if self.progress else nullcontext()
+        shown = Progress(scorer.task.key, len(scorer.folder), "images") if self.progress else nullcontext()
         with shown as progress:
             return scorer(variables, embeddings, progress)
 

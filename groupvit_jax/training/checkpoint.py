@@ -106,7 +106,8 @@ def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:
         raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run "
                          "(a folder with checkpoints/STEP in it)")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
+    with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
+            read_only=True, create=False, save_interval_steps=0)) as manager:
         meta = manager.restore(steps[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         config = ConfigDict(meta["config"])
         model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
