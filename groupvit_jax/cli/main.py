@@ -45,9 +45,9 @@ def run(argv: list[str]) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
-    # Orbax and JAX tell of their inner life at INFO; a reader of the log wants the run's.
-    logging.get_absl_handler().addFilter(
-        lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(PACKAGE))
+    # JAX tells of its inner life at INFO, Orbax at WARNING too; a reader of the log wants the run's.
+    logging.get_absl_handler().addFilter(lambda record: record.pathname.startswith(PACKAGE) or record.levelno > (
+        python_logging.WARNING if "orbax" in record.pathname else python_logging.INFO))
     module.main(rest)
 
 
