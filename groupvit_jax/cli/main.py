@@ -45,10 +45,15 @@ def run(argv: list[str]) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
-    # JAX tells of its inner life at INFO, Orbax at WARNING too; a reader of the log wants the run's.
-    logging.get_absl_handler().addFilter(lambda record: record.pathname.startswith(PACKAGE) or record.levelno > (
-        python_logging.WARNING if "orbax" in record.pathname else python_logging.INFO))
+    for part in (logging.get_absl_logger(), logging.get_absl_handler()):  # Orbax logs by one, JAX past it
+        part.addFilter(of_interest)
     module.main(rest)
+
+
+def of_interest(record: python_logging.LogRecord) -> bool:
+    """The run's own log, and others' warnings; Orbax tells of its inner life at that level too."""
+    least = python_logging.ERROR if "orbax" in record.pathname else python_logging.WARNING
+    return record.pathname.startswith(PACKAGE) or record.levelno >= least
 
 
 def main() -> None:

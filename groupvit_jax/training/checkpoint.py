@@ -127,10 +127,9 @@ def check_same_model(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> 
     here, there = to_json(ours), theirs
     fixed = tuple(f"config.{name}" for name in ("model.", "data.prompts", "data.batch", "data.tagger", "seed"))
     changes = list(differences(there, here, "config"))
-    for name, old, new in changes:
-        if name.startswith(fixed):
-            raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "
-                             "or give the run's own configuration")
+    for name, old, new in (change for part in fixed for change in changes if change[0].startswith(part)):
+        raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "
+                         "or give the run's own configuration")
     for name, old, new in changes:
         logging.warning("%s was %s in this run so far and is %s from here on", name, old, new)
 

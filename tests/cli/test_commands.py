@@ -93,7 +93,7 @@ def test_segment_writes_every_view_of_every_match(segment, tmp_path):
     assert done.err.splitlines()[-1].startswith("segment 2/2")
     labels = Image.open(tmp_path / "out/wide.labels.png")
     assert labels.mode == "P" and labels.size == (61, 32) and np.asarray(labels).max() < 3
-    assert labels.getpalette()[:9] == viz.colours(3).ravel().tolist()
+    assert labels.getpalette()[:9] == viz.palette_of(["zebra", "sand", "sofa"]).ravel().tolist()
     overlay = Image.open(tmp_path / "out/high.overlay.png")
     assert overlay.width % (2 * 33) == 0 and overlay.height > 50
 
