@@ -72,16 +72,16 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     make_example = pipeline.MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
     dataset = pipeline.batches(sources, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
     evaluator = make_evaluator(model, config.eval) if make_evaluator and lengths.eval_every else None
-    logging.info("%s", "; ".join(f"{entry.name}: {len(source):,} pairs, {source.skipped} skipped"
-                                 for entry, source in zip(config.data.train, sources, strict=True)))
-    if config.data.prompts:
-        logging.info("words for prompts by the %s tagger", config.data.tagger)
 
     with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep)))
         state, position = resume(checkpoints, config, workdir, model, tx, mesh)
+        logging.info("%s", "; ".join(f"{entry.name}: {len(source):,} pairs, {source.skipped} skipped"
+                                     for entry, source in zip(config.data.train, sources, strict=True)))
+        if config.data.prompts:
+            logging.info("words for prompts by the %s tagger", config.data.tagger)
         logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
                      dict(mesh.shape), lengths.steps, position)
         if position >= lengths.steps:
