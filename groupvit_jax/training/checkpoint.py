@@ -24,8 +24,6 @@ from groupvit_jax.models import two_towers
 from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 
-ITEMS = ("model", "optimizer", "meta")
-
 
 def folder(workdir: str) -> pathlib.Path:
     return pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
