@@ -21,23 +21,31 @@ setup(
     install_requires=[
         "absl-py>=2.3",
         "flax~=0.12.8",
+        "fsspec>=2025.3",
         "ftfy>=6.3",
         "grain~=0.2.18",
         "jax~=0.10.2",
         "ml_collections>=1.1",
         "numpy>=2.0",
-        "opencv-python-headless>=4.10",
+        "opencv-python-headless>=5.0",
         "optax~=0.2.8",
         "orbax-checkpoint~=0.12.8",
         "pillow>=12.0",
+        "pyarrow>=18.0",
         "regex>=2024.11",
+        "scipy>=1.14",
+        "simplejpeg>=1.9",
         "tensorboardX>=2.6.4",
+        "tensorflow-datasets>=4.9.9",
         "textblob>=0.20",
     ],
     extras_require={
         "tpu": ["jax[tpu]~=0.10.2"],
         "gpu": ["jax[cuda13]~=0.10.2"],
+        "beam": ["apache-beam~=2.77"],  # brings older pillow, protobuf and pyarrow
+        "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
         # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
-        "test": ["pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6", "torch==2.13.0", "transformers==5.23.0"],
+        "test": ["aiohttp==3.14.5", "apache-beam==2.77.0", "pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6",
+                 "torch==2.13.0", "transformers==5.23.0"],
     },
 )

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 
 def train_set(name: str, path: str, source: str = "tar", weight: float = 0.0) -> ConfigDict:
-    """One named set of image-text pairs; weight 0 means "as many draws as it has pairs"."""
+    """One named set of image-text pairs; weight 0 in all sets means "as many draws as it has pairs"."""
     return ConfigDict({"name": name, "source": source, "path": path, "weight": weight})
 
 
@@ -45,14 +45,22 @@ def get_config() -> ConfigDict:
     config.model.projector = ConfigDict({"hidden": 4096, "features": 256})
 
     config.data = data = ConfigDict()
-    data.train = [train_set("gcc3m", "")]  # paths: file, glob or brace pattern of WebDataset tars
+    data.train = [train_set("gcc3m", "")]  # tar, array_record: file, folder, glob or braces, local or URL; tfds: folder
     data.batch = 4096  # pairs a step, over all devices
+    data.group = 8  # pictures made and packed together; batch / group must be a multiple of the devices
+    data.decode = "scaled"  # JPEGs at the smallest DCT scale that a crop allows; "full": at their own size, slower
     data.prompts = 3  # K prompts per image for the multi-label loss; 0 switches the loss off
     data.templates = ()  # of the prompts, each with one {}; empty: CLIP's 80 ImageNet templates
     data.tagger = "auto"  # auto, nltk or pattern: what finds the words for prompts
+    data.packing = True  # texts one behind the other in rows; False: each padded to model.text.length
+    data.pack_length = 128  # tokens a row
+    data.caption_tokens = 16.0  # room for a caption, on average, start and end included; `groupvit data inspect` says
+    data.prompt_tokens = 10.0  # and for a prompt
+    data.max_bad = 0.05  # share of unusable samples, above which a run stops
     data.threads = 4  # reading and decoding threads of a process, when workers is 0
     data.workers = 0  # reading and decoding processes of a host; 0: threads only
     data.prefetch = 2  # batches made ahead
+    data.cache = 1024  # MB of remote shards that each process keeps in memory
 
     config.augment = augment = ConfigDict()  # timm's recipe for DeiT
     augment.crop_area = (0.08, 1.0)  # share of the picture that a crop keeps; (1.0, 1.0): plain resize

@@ -13,4 +13,5 @@ def get_config() -> ConfigDict:
         base.train_set("redcap12m", "data/redcap12m/*.tar"),
     ]
     config.data.prompts = 0
+    config.data.caption_tokens = 24.0  # an estimate, see data inspect
     return config.lock()

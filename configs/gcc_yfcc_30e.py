@@ -12,4 +12,5 @@ def get_config() -> ConfigDict:
         base.train_set("gcc12m", "data/gcc12m/*.tar"),
         base.train_set("yfcc14m", "data/yfcc14m/*.tar"),
     ]
+    config.data.caption_tokens = 36.0  # YFCC has titles and descriptions; an estimate: see data inspect
     return config.lock()

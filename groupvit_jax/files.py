@@ -3,21 +3,25 @@
 import contextlib
 import os
 import pathlib
+import secrets
 
 from groupvit_jax.errors import InputError
 
 
 def write(path: str | os.PathLike, data: bytes) -> None:
-    """Writes `data` to `path`, through a temporary name beside it; makes its folder.
+    """Writes `data` to `path`, through a temporary name beside it; makes its folder. Of several writers, on whatever
+    hosts, the last one's file stays.
 
     Raises InputError when that cannot be done or there is no room; what was at `path` is then still there.
     """
-    part = pathlib.Path(f"{path}.part")
+    part = pathlib.Path(f"{path}.{secrets.token_hex(6)}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         os.replace(part, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        raise InputError(f"cannot write {path} ({error.strerror}): make room or choose another place") from None
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {path} ({error.strerror}): make room or choose another place") from None
+        raise

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import math
 from typing import Any
 
@@ -73,12 +74,15 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(dict(RULES)["batch"]))
 
 
-def check_batch(mesh: jax.sharding.Mesh, batch: int) -> None:
-    """Raises InputError when a global batch does not divide over the mesh."""
+def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1) -> None:
+    """Raises InputError when a global batch in groups of so many pictures does not divide over the mesh."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch < 1 or batch % ways:
         raise InputError(f"config.data.batch={batch} is not divisible by the {ways} devices it is split over "
                          f"(mesh data x fsdp): take a multiple of {ways}")
+    if batch // group % ways:
+        raise InputError(f"config.data.batch={batch} in groups of {group} makes {batch // group} groups, which do not "
+                         f"divide over {ways} devices: set config.data.group={math.gcd(batch // ways, group)}")
 
 
 @functools.cache
@@ -98,11 +102,24 @@ def share_of_batch(mesh: jax.sharding.Mesh) -> tuple[int, int]:
     return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)
 
 
-def to_global(mesh: jax.sharding.Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's part of a batch (numpy, see `share_of_batch`) -> global arrays on the mesh."""
+def to_global(mesh: jax.sharding.Mesh, batch: Any) -> Any:
+    """This process's part of a batch (a pytree of numpy, see `share_of_batch`) -> global arrays on the mesh."""
     sharding, (_, shares) = batch_sharding(mesh), share_of_batch(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, x, (len(x) * shares, *x.shape[1:]))
-            for name, x in batch.items()}
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x, (len(x) * shares, *x.shape[1:])), batch)
+
+
+def total(counts: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes; each of them must call it."""
+    return multihost_utils.process_allgather(counts).sum(axis=0) if jax.process_count() > 1 else counts
+
+
+def check_agreement(lines: list[str]) -> None:
+    """Raises InputError on every process when they do not all have the same lines (about their data)."""
+    digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest(), np.uint8).astype(np.int32)
+    if jax.process_count() > 1 and (multihost_utils.process_allgather(digest) != digest).any():
+        raise InputError(f"the hosts see different data, this one {'; '.join(lines)}: give all the same files, indexes "
+                         "and config.data.tagger")
 
 
 def fetch(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """The mesh, the table of axes, and batches made global."""
 
+import contextlib
 import pathlib
 import re
 
@@ -92,3 +93,13 @@ def test_a_parameter_that_does_not_divide_is_an_input_error_that_names_it():
 def test_unboxing_gives_plain_arrays_and_keeps_the_others():
     boxed = {"a": nn.LogicallyPartitioned(jnp.ones(2), ("embed",)), "b": jnp.zeros(1)}
     assert all(isinstance(x, jax.Array) for x in parallel.unbox(boxed).values())
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_hosts_that_see_different_data_are_refused(monkeypatch, same):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather",
+                        lambda digest: np.stack([digest, digest if same else digest + 1]))
+    lines = ["pattern", "gcc3m: 7 pairs; left out: none"]
+    with contextlib.nullcontext() if same else pytest.raises(InputError, match="different data.*gcc3m: 7 pairs"):
+        parallel.check_agreement(lines)

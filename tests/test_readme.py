@@ -21,9 +21,9 @@ def test_it_is_finished_and_its_files_are_there():
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("groupvit ")])
 def test_a_commands_flags_exist(command):
-    verb, flags = command.split()[1], re.findall(r" --(\w+)", command)
+    verb, flags = command.split(" -")[0].split()[1:], re.findall(r" --(\w+)", command)
     program = "from groupvit_jax.cli.main import main; main()"
-    command = [sys.executable, "-c", program, verb, "--help"]
+    command = [sys.executable, "-c", program, *verb, "--help"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert flags and all(f"--{flag}" in printed or f"--[no]{flag}" in printed for flag in flags)
 

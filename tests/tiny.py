@@ -25,7 +25,7 @@ SMALL = {  # dotted name -> value: two grouping stages, every source of noise on
     "model.text.vocabulary": 64, "model.text.length": 8, "model.text.width": 8, "model.text.heads": 2,
     "model.text.depth": 1,
     "model.projector.hidden": 12, "model.projector.features": 8,
-    "data.batch": 16, "data.prompts": 2,
+    "data.batch": 16, "data.group": 2, "data.prompts": 2,
     "augment.erase": 0.5,
     "optim.lr_batch": 16,
 }

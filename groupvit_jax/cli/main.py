@@ -10,19 +10,26 @@ from groupvit_jax.cli import arguments
 from groupvit_jax.errors import InputError
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent)
-USAGE = "usage: groupvit {train|eval|segment|data scenes} [--flags]; groupvit VERB --help lists a verb's flags"
+USAGE = ("usage: groupvit {train|eval|segment|data scenes|data index|data inspect|data convert} [--flags]; "
+         "groupvit VERB --help lists a verb's flags")
 
 
 def verb_module(verb: str):
-    """The module of a verb; imported here, so that `data` does not wait for JAX."""
+    """The module of a verb, as "train" or "data index"; imported here, so that `data` does not wait for JAX."""
     if verb == "train":
         from groupvit_jax.cli import train as module
     elif verb == "eval":
         from groupvit_jax.cli import eval as module
     elif verb == "segment":
         from groupvit_jax.cli import segment as module
-    elif verb == "data":
-        from groupvit_jax.cli import data as module
+    elif verb == "data scenes":
+        from groupvit_jax.cli import data_scenes as module
+    elif verb == "data index":
+        from groupvit_jax.cli import data_index as module
+    elif verb == "data inspect":
+        from groupvit_jax.cli import data_inspect as module
+    elif verb == "data convert":
+        from groupvit_jax.cli import data_convert as module
     else:
         raise InputError(f"unknown command {verb!r}; {USAGE}")
     return module
@@ -32,7 +39,9 @@ def run(argv: list[str]) -> None:
     """Runs `groupvit ARGV...`; raises InputError for what the user got wrong."""
     if not argv:
         raise InputError(USAGE)
-    if argv[0] in ("help", "--help", "-help", "-h"):
+    if argv[0] == "data":
+        argv = [" ".join(argv[:2]), *argv[2:]]
+    if argv[0].removeprefix("data ") in ("help", "--help", "-help", "-h"):
         print(USAGE)
         return
     module = verb_module(argv[0])

@@ -1,83 +1,131 @@
-"""From shards to batches: a global order that is a function of the seed and the step alone.
+"""From shards to batches: every global batch is a function of the configuration, the seed and the step alone.
 
-A batch is a row of one endless, shuffled sequence of examples; the draws of augmentation and prompts belong to the
-example's place in that sequence. So the position to save is the number of steps, and any number of processes, threads
-or workers makes the same global batches.
+Groups of pictures are what is made at a time, by threads or worker processes, in the order of their numbers; a batch is
+its groups one behind the other, and several processes make different groups of it (see order.py). So the position to
+save is the number of steps, and any number of processes, threads or workers makes the same global batches.
 """
 
+import gc
+import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
-from absl import flags
+from absl import flags, logging
+from grain.experimental import ThreadPrefetchIterDataset
 
-from groupvit_jax.data import captions, images
-from groupvit_jax.data.tar import TarSource
-from groupvit_jax.data.tokenizer import tokenize
+from groupvit_jax.data.examples import MakeExample, MakeGroup, join
+from groupvit_jax.data.packing import LEAST
+from groupvit_jax.data.sources import Source
 from groupvit_jax.errors import InputError
 
-
-def open_sources(config) -> list[TarSource]:
-    """The sets of `config.data.train`, opened. Raises InputError naming what is wrong with one."""
-    sources = []
-    for entry in config.train:
-        if entry.source != "tar":
-            raise InputError(f"config.data.train: set {entry.name!r} has source {entry.source!r}; 'tar' is read here")
-        sources.append(TarSource(entry.path))
-    return sources
+Batch = dict[str, np.ndarray]  # with leading axes b or G: what MakeGroup gives, of all groups
 
 
-class MakeExample:
-    """A source's example -> {"image": uint8 [s s 3], "text": int32 [1+K l]}; random draws come from `rng`."""
+class Batches:
+    """All batches of a run, or of each the rows of one of `shares` equal parts.
 
-    def __init__(self, config, augment, image_size: int, length: int):
-        self.size, self.length, self.prompts = image_size, length, config.prompts
-        self.templates = tuple(config.templates) or captions.TEMPLATES
-        self.tagger = captions.tagger(config.tagger) if config.prompts else None
-        self.augment = {"crop_area": tuple(augment.crop_area), "crop_aspect": tuple(augment.crop_aspect),
-                        "randaugment": augment.randaugment}
-
-    def __call__(self, example: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        caption = example["caption"]
-        try:
-            image = images.train_transform(example["image"], self.size, rng, **self.augment)
-        except InputError as error:
-            raise InputError(f"sample {example['key']}: {error}") from None
-        texts = [caption]
-        if self.prompts:
-            words = captions.content_words(caption, self.tagger)
-            texts += captions.prompts(caption, self.prompts, rng, words, self.templates)
-        return {"image": image, "text": tokenize(texts, self.length)}
-
-
-def batches(sources: Sequence[TarSource], config, make_example, seed: int, share: int = 0,
-            shares: int = 1) -> grain.MapDataset:
-    """All batches of a run, or of each the rows of one of `shares` equal parts, as a lazy random-access sequence.
-
-    Each set is shuffled anew each epoch and repeated; sets are interleaved by weight.
+    `batches[n]` is the n-th, made here and now; `batches.iterate(config, n)` goes on from there and makes them ahead.
+    `groups` is the number of groups of a whole batch; a batch's arrays split over that many devices and no more.
     """
-    sets = [grain.MapDataset.source(source).seed(seed + i).shuffle().repeat() for i, source in enumerate(sources)]
-    weights = [entry.weight or len(source) for entry, source in zip(config.train, sources, strict=True)]
-    mixed = sets[0] if len(sets) == 1 else grain.MapDataset.mix(sets, weights)
-    examples = mixed.seed(seed).random_map(make_example)
-    return examples.batch(config.batch // shares, drop_remainder=True)[share::shares]
+
+    def __init__(self, sources: Sequence[Source], config, make_example: MakeExample, seed: int,
+                 share: int = 0, shares: int = 1):
+        self.group = group_size(config)
+        self.groups = config.batch // self.group
+        if self.groups % shares:
+            raise InputError(f"a batch of {config.batch} in groups of {self.group} does not divide over {shares} "
+                             f"processes: set config.data.group={math.gcd(config.batch // shares, self.group)}")
+        self.make_group = MakeGroup(sources, config, make_example, self.group, seed)
+        self.first, self.own = share * self.groups // shares, self.groups // shares
+
+    def __getitem__(self, n: int) -> Batch:
+        return join([self.make_group(self._number(i)) for i in range(n * self.own, (n + 1) * self.own)])
+
+    def _number(self, i: int) -> int:
+        """Of all groups, the i-th that is this process's."""
+        return i // self.own * self.groups + self.first + i % self.own
+
+    def iterate(self, config, first_step: int) -> grain.DatasetIterator:
+        """Batches from number `first_step` on, made ahead by threads or, with `config.workers`, by processes; close it.
+
+        `config` is `config.data`; its threads, workers and prefetch (batches) change the speed and nothing else.
+        """
+        self._check_cache(config)
+        groups = grain.MapDataset.range(first_step * self.own, 2**62).map(self._number).map(self.make_group)
+        ahead = config.prefetch * self.own
+        if not config.workers:
+            options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(ahead, config.threads))
+            stream = groups.to_iter_dataset(options)
+        else:
+            stream = groups.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+            if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes; a library has none
+                flags.FLAGS.mark_as_parsed()
+            each = grain.MultiprocessingOptions(config.workers, math.ceil(ahead / config.workers))
+            stream = stream.mp_prefetch(each, end_with_parent)
+        return iter(ThreadPrefetchIterDataset(stream.batch(self.own, batch_fn=join), prefetch_buffer_size=1))
+
+    def _check_cache(self, config) -> None:
+        """Warns where stretches of remote sets will be dropped before they are used up, and travel again."""
+        # A worker makes every workers-th group: the same lanes in each batch, if they divide evenly.
+        lanes = self.own // max(config.workers, 1) if self.own % max(config.workers, 1) == 0 else self.own
+        for source in self.make_group.sources:
+            need = 2 * lanes * source.block_bytes() >> 20 if source.block > 1 else 0  # the block in use and the next
+            if need > config.cache:
+                logging.warning("%s: each process should hold %s MB of it, more than config.data.cache=%d: parts will "
+                                "be fetched several times; raise it, or set config.data.workers to a larger divisor "
+                                "of %d", source, f"{need:,}", config.cache, self.own)
 
 
-def iterate(dataset: grain.MapDataset, config, first_step: int) -> grain.DatasetIterator:
-    """Batches from number `first_step` on, made ahead by threads or, with `config.workers`, by processes; close it."""
-    options = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=max(config.prefetch, config.threads))
-    stream = dataset[first_step:].to_iter_dataset(options)
-    if config.workers:
-        if not flags.FLAGS.is_parsed():  # grain hands absl's flags to its processes; a library has none
-            flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(config.workers, config.prefetch), end_with_parent)
-    return iter(stream)
+def group_size(config) -> int:
+    """Pictures a group: `config.group`, or the most below it that divides both it and the batch."""
+    return math.gcd(config.group, config.batch)
+
+
+def check(config) -> None:
+    """Raises InputError for a value of the whole configuration's `data`, `augment` or `seed` that cannot be."""
+    data, augment = config.data, config.augment
+    most = 2**31
+    bounds = [(f"data.{name}", data[name], least, most) for name, least in (
+        ("batch", 1), ("group", 1), ("prompts", 0), ("threads", 0), ("workers", 0), ("prefetch", 1), ("cache", 1),
+        ("pack_length", LEAST), ("caption_tokens", 1), ("prompt_tokens", 1))]
+    bounds += [("data.max_bad", data.max_bad, 0, 1), ("seed", config.seed, 0, 2**63 - 1),
+               ("augment.randaugment", augment.randaugment, 0, 10),
+               ("augment.flip", augment.flip, 0, 1), ("augment.erase", augment.erase, 0, 1),
+               ("augment.crop_area[0]", augment.crop_area[0], 1e-4, augment.crop_area[1]),
+               ("augment.crop_area[1]", augment.crop_area[1], 1e-4, 1),
+               ("augment.crop_aspect[0]", augment.crop_aspect[0], 1e-2, augment.crop_aspect[1]),
+               ("augment.crop_aspect[1]", augment.crop_aspect[1], 1e-2, 1e2)]
+    for name, value, low, high in bounds:
+        if not low <= value <= high:  # nor NaN
+            limits = f"{low} or more" if high == most else f"a number from {low} to {high}"
+            raise InputError(f"config.{name}={value}: give {limits}")
+    if data.decode not in ("scaled", "full"):
+        raise InputError(f"config.data.decode={data.decode!r}: use 'scaled' or 'full'")
+    if config.model.text.length < 2 or config.model.image.image_size < 1:
+        raise InputError(f"config.model: text.length={config.model.text.length} and image.image_size="
+                         f"{config.model.image.image_size} must be at least 2 and 1")
+
+
+def watched(stream: grain.DatasetIterator) -> Iterator[Batch]:
+    """The batches of a stream; InputError when one of its worker processes has died."""
+    try:
+        yield from stream
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise InputError("a worker process that made batches was killed, as the system does when memory runs out: "
+                         "lower config.data.workers, prefetch or cache, and run the same command again") from error
 
 
 def end_with_parent(worker: int, workers: int) -> None:
-    """In a worker process: ends it when the training is killed, which else leaves it waiting for ever."""
+    """In a worker process: ends it when the training is killed, which else leaves it waiting for ever.
+
+    Also spares the garbage collector the modules, which it would look through again and again.
+    """
+    gc.freeze()
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

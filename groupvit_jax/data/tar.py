@@ -1,186 +1,154 @@
-"""WebDataset tars of captioned pictures, read at random through an index, and written.
+"""The tar format: where the files of a tar lie, found by reading its headers, and how to write one.
 
-A sample is the files of one tar that share a key, as WebDataset defines it: the path up to the first dot of
-its last part. `000000012.jpg` and `000000012.txt` are picture and caption of sample `000000012`.
+Read are ustar, GNU and PAX tars, as POSIX.1-2017 (`pax`) and the GNU tar manual ("Basic Tar Format") lay them out. A
+tar is blocks of 512 bytes: of each file a header, then its content, filled up with zeros. A header of zeros is the end.
 """
 
-import glob
+import functools
 import io
-import json
 import os
-import re
 import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
+_BLOCK = 512
+_END = bytes(_BLOCK)
+# Kinds of headers: files ("7" is an unusual one), what has no content whatever its size says (links, devices, folders),
+# and what is about the file that follows (GNU's names of any length, PAX).
+_REGULAR, _EMPTY, _ABOUT_NEXT = frozenset(b"0\x007"), frozenset(b"123456"), frozenset(b"LKxXg")
+_LARGEST_NAME = 1 << 20  # bytes of a PAX header or a long name; what asks for more is no such header
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 
-from groupvit_jax.errors import InputError
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
-_CAPTIONS = ("txt", "text", "caption", "json")  # the first that holds one is taken
+class Damaged(Exception):
+    """A tar that breaks off: the header at byte `offset`, or the file that belongs to it, is not whole."""
+
+    def __init__(self, offset: int, reason: str):
+        super().__init__(offset, reason)
+        self.offset, self.reason = offset, reason
 
 
-class TarSource:
-    """Captioned pictures from tars as a random-access source for grain.
+class NotTar(Exception):
+    """No tar at all; says what it is, and the remedy."""
 
-    `source[i]` is `{"image": encoded bytes, "caption": str, "key": str}`. Order: tars by name, samples as
-    they lie in them. `skipped` counts the samples left out because picture or caption was missing or empty.
+
+def members(read: Callable[[int, int], bytes], length: int, window: int = 1 << 14) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of each regular file of a tar that is there in full, as they lie in it.
 
     Args:
-        pattern: a tar, a folder of tars, a glob ("data/*.tar") or numbered braces ("data/{000..331}.tar").
-    Raises:
-        InputError: nothing matches, a file is no complete tar, or no sample has both picture and caption.
+        read: `read(offset, size)` gives those bytes of the tar. Called for places that only go up.
+        length: of the tar in bytes.
+        window: bytes to read at once; small files and their headers share one.
+    Raises: NotTar at once; Damaged after the last whole file, where the tar does not end as a tar does.
     """
-
-    def __init__(self, pattern):
-        self._files = {}  # number of the path -> descriptor, opened on first use in each process
-        self.pattern = str(pattern)
-        self.paths = expand(pattern)
-        self.skipped = 0
-        self._keys, rows = [], []
-        for number, path in enumerate(self.paths):
-            for key, image, caption in self._complete(number, _members(path)):
-                self._keys.append(key)
-                rows.append((number, *image, *caption))
-        # [samples 6]: path, image offset and size, caption offset and size, caption is JSON
-        self._index = np.array(rows, np.int64).reshape(-1, 6)
-        if not rows:
-            raise InputError(
-                f"no picture with a caption in {self.pattern} ({self.skipped} incomplete samples): "
-                'tars need pairs such as 0001.jpg and 0001.txt, or a .json with "caption"'
-            )
-
-    def _complete(self, number, members):
-        """Yields (key, (image offset, size), (caption offset, size, is JSON)) of samples that have both."""
-        samples = {}
-        for name, offset, size in members:
-            folder, _, base = name.rpartition("/")
-            stem, _, kind = base.partition(".")
-            if stem and kind:
-                samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind.lower()] = (offset, size)
-        for key, parts in samples.items():
-            image = next((parts[kind] for kind in _IMAGES if parts.get(kind, (0, 0))[1]), None)
-            caption = next((c for c in (self._caption(number, parts, k) for k in _CAPTIONS) if c), None)
-            if image and caption:
-                yield key, image, caption
-            else:
-                self.skipped += 1
-
-    def _caption(self, number, parts, kind):
-        """(offset, size, is JSON) of a caption that is there and not empty, else None."""
-        offset, size = parts.get(kind, (0, 0))
-        if size and (kind != "json" or _json_caption(self._read(number, offset, size))):
-            return offset, size, kind == "json"
-
-    def __len__(self):
-        return len(self._keys)
-
-    def __getitem__(self, i):
-        number, *image, at, size, is_json = self._index[i].tolist()
-        caption = self._read(number, at, size)
-        caption = _json_caption(caption) if is_json else caption.decode("utf-8", "replace")
-        return {"image": self._read(number, *image), "caption": caption.strip(), "key": self._keys[i]}
-
-    def __repr__(self):  # grain compares it when it restores a position
-        return f"TarSource({self.pattern!r}, {len(self)} samples)"
-
-    def _read(self, number, offset, size):
-        file = self._files.get(number)
-        if file is None:
-            opened = os.open(self.paths[number], os.O_RDONLY)
-            file = self._files.setdefault(number, opened)
-            if file != opened:  # another thread was faster
-                os.close(opened)
-        data = os.pread(file, size, offset)
-        if len(data) != size:
-            raise InputError(f"{self.paths[number]} became shorter while in use: restore it and start again")
-        return data
-
-    def close(self):
-        """Closes the descriptors; the next read opens them again."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    __del__ = close
-
-    def __getstate__(self):
-        return {**self.__dict__, "_files": {}}
+    start, held = 0, b""  # the window: its place, its bytes
+    place, name, pax, common = 0, None, {}, {}
+    while True:
+        at = place - start
+        if at + _BLOCK > len(held):
+            if place + _BLOCK > length:
+                if not place:
+                    _check_compressed(read(0, length))
+                raise Damaged(place, "its end is missing")
+            start, at, held = place, 0, read(place, min(window, length - place))
+        header = held[at : at + _BLOCK]
+        if not place:
+            _check_first(header)
+        if header == _END:
+            return
+        kind = header[156]  # as a character's number
+        size = pax["size"] if "size" in pax else 0 if kind in _EMPTY else _number(header[124:136])
+        if size < 0 or zlib.adler32(header) & 0xFFFF != _adler(header[148:156]) and not _sound(header):
+            raise Damaged(place, "a broken header")
+        offset = place + _BLOCK
+        if offset + size > length:
+            raise Damaged(place, "its content is cut off")
+        if kind in _REGULAR:
+            yield pax.get("path") or name or _name(header), offset, size
+        if kind not in _ABOUT_NEXT:
+            name, pax = None, common.copy()
+        elif size > _LARGEST_NAME:
+            raise Damaged(place, "a broken header")
+        else:
+            at += _BLOCK
+            data = held[at : at + size] if at + size <= len(held) else read(offset, size)
+            if kind == ord("L"):
+                name = data.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+            elif kind != ord("K") and (b"path=" in data or b"size=" in data):  # mostly it is but a time with decimals
+                pax.update(_pax(place, data))
+                if kind == ord("g"):  # for all files that follow
+                    common.update(pax)
+        place = offset + -(-size // _BLOCK) * _BLOCK
 
 
-def expand(pattern):
-    """The tars that a path, folder, glob or brace pattern stands for, sorted.
-
-    Raises:
-        InputError: there is none, or a file that the braces name is missing.
-    """
-    pattern = os.path.expanduser(str(pattern))
-    if os.path.isdir(pattern):
-        paths = glob.glob(os.path.join(glob.escape(pattern), "*.tar"))
-        if not paths:
-            raise InputError(f"no .tar in {pattern}: name a folder that holds WebDataset tars")
-        return sorted(paths)
-    paths = []
-    for path in _braces(pattern):
-        found = [path] if os.path.isfile(path) else glob.glob(path)
-        if not found:
-            raise InputError(
-                f"no tar at {path}: give a tar, a folder of tars, a glob or a range as {{00000..00331}}"
-            )
-        paths += found
-    return sorted(set(paths))
+def _check_compressed(header):
+    for magic, remedy in _COMPRESSED.items():
+        if header.startswith(magic):
+            raise NotTar(f"is compressed: unpack it ({remedy}) and name the .tar")
 
 
-def _braces(pattern):
-    """ "{08..10}" -> "08", "09", "10", for each such range."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if not found:
-        return [pattern]
-    first, last = found.groups()
-    numbers = (str(i).zfill(len(first)) for i in range(int(first), int(last) + 1))
-    return [path for n in numbers for path in _braces(pattern[: found.start()] + n + pattern[found.end() :])]
+def _check_first(header):
+    _check_compressed(header)
+    if header != _END and not _sound(header):
+        raise NotTar("is no tar: download it again, or leave it out of the pattern")
 
 
-def _members(path):
-    """(name, offset, size) of each file in a tar."""
-    members = []
+def _sound(header):
+    """Whether the checksum is right: the sum of the header's bytes with blanks in the checksum's own place."""
+    said = _number(header[148:156])
+    return said in tarfile.calc_chksums(header)  # the second one is of old programs, which add signed bytes
+
+
+@functools.lru_cache(1 << 14)  # checksums are small numbers, the same ones again and again
+def _adler(field):
+    """The lower half of Adler-32 (1 + the sum of the bytes, modulo 65521: much faster than sum()) of a header whose
+    checksum is right and lies in this field."""
+    return (1 + _number(field) + sum(field) - 8 * 32) % 65521
+
+
+def _number(field):
+    """A number in octal digits or, where the first bit is set, in binary; -1 for anything else."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
     try:
-        with tarfile.open(path, "r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.isfile():
-                    members.append((member.name, member.offset_data, member.size))
-                tar.members = []  # or it keeps them all
-        with open(
-            path, "rb"
-        ) as file:  # zeros end a tar; tarfile takes one cut off between two members for whole
-            file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
-            if any(file.read()):
-                raise tarfile.ReadError("its end is missing")
-    except tarfile.TarError as error:
-        raise InputError(
-            f"{path} is no complete uncompressed tar ({error}): download or write it again"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path} ({error.strerror}): check the path and its permissions"
-        ) from error
-    return members
+        return int(field.partition(b"\0")[0] or b"0", 8)
+    except ValueError:
+        return -1
 
 
-def _json_caption(data):
-    """The caption in the bytes of a JSON object, or None."""
+def _name(header):
+    end = header.find(b"\0", 0, 100)
+    name = header[: end if end >= 0 else 100]
+    if header[345] and header[257:263] == b"ustar\0":  # POSIX; GNU's own format has other things there
+        name = header[345:500].partition(b"\0")[0] + b"/" + name
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _pax(place, data):
+    """The path and the size among the records "LENGTH KEY=VALUE\\n" of a PAX header."""
+    found, at = {}, 0
     try:
-        caption = json.loads(data).get("caption")
-    except (ValueError, AttributeError):
-        return None
-    return caption if isinstance(caption, str) and caption.strip() else None
+        while at < len(data) and data[at]:
+            digits = data[at : data.index(b" ", at)]
+            end = at + max(int(digits), len(digits))
+            key, _, value = data[at + len(digits) + 1 : end - 1].partition(b"=")
+            if key == b"path":
+                found["path"] = value.decode("utf-8", "backslashreplace")
+            elif key == b"size":
+                found["size"] = int(value)
+            at = end
+    except ValueError:
+        raise Damaged(place, "a broken header") from None
+    return found
 
 
-def write_tar(path, files):
+def write_tar(path: str | os.PathLike, files: Iterable[tuple[str, bytes]]) -> None:
     """Writes a tar, the same bytes for the same files, whole or not at all.
 
     Args:
         path: where to; its folder must exist.
-        files: iterable of (name, bytes), samples in one run: ("0001.jpg", ...), ("0001.txt", ...).
+        files: (name, content), samples in one run: ("0001.jpg", ...), ("0001.txt", ...).
     """
     part = Path(f"{path}.part")
     with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:  # TarInfo's own time and owner are 0

@@ -111,8 +111,8 @@ class Tokenizer:
     def __reduce__(self):
         return Tokenizer, ()
 
-    def encode(self, text: str) -> list[int]:
-        """All ids of a text of any length, start and end token included."""
+    def encode(self, text: str, length: int | None = None) -> list[int]:
+        """The ids of a text, start and end token included: all, or at most `length`, of which the end is the last."""
         if not isinstance(text, str):
             raise InputError(f"a text must be a str, not {type(text).__name__}; decode bytes first")
         ids = [START]
@@ -120,6 +120,8 @@ class Tokenizer:
             known = self._chunks.get(chunk)
             ids += self._encode_chunk(chunk) if known is None else known
         ids.append(END)
+        if length is not None and len(ids) > length:
+            ids[length - 1 :] = [END]
         return ids
 
     def _encode_chunk(self, chunk: str) -> list[int]:
@@ -152,9 +154,7 @@ class Tokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         tokens = np.zeros((len(texts), length), np.int32)  # [t l]
         for row, text in zip(tokens, texts, strict=True):
-            ids = self.encode(text)
-            if len(ids) > length:
-                ids[length - 1 :] = [END]
+            ids = self.encode(text, length)
             row[: len(ids)] = ids
         return tokens
 

@@ -115,12 +115,12 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:  # [b n c]
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:  # [b n c], [b 1 n n]
         c = x.shape[-1]
         shape = (3, self.heads, c // self.heads)
         qkv = dense(shape, ("embed", "qkv", "heads", "head_dim"), self.inits.attention_in, self.dtype, name="qkv")(x)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # each [b n h d]
-        x = jax.nn.dot_product_attention(q, k, v, is_causal=self.causal)
+        x = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=self.causal)
         return dense(c, ("heads", "head_dim", "embed"), self.inits.attention_out, self.dtype, inputs=2,
                      name="out")(x)  # [b n c]
 
@@ -150,11 +150,12 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # [b n c]
+    def __call__(self, x: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
+        """[b n c] -> [b n c]; `mask` bool [b 1 n n]: who (n) sees whom (n), in a causal block only what lies before."""
         c = x.shape[-1]
         drop = DropPath(self.drop_path, name="drop_path")
         y = Attention(self.heads, self.inits, self.causal, self.dtype, name="attention")(
-            layer_norm(self.dtype, "norm1")(x))
+            layer_norm(self.dtype, "norm1")(x), mask)
         x = x + drop(y, train)
         y = Mlp(int(self.mlp_ratio * c), c, self.act, self.inits, self.dtype, name="mlp")(
             layer_norm(self.dtype, "norm2")(x))

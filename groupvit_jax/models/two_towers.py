@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from groupvit_jax.data.packing import Packed
 from groupvit_jax.errors import InputError
 from groupvit_jax.models.image import ImageFeatures, ImageTower
 from groupvit_jax.models.layers import dense
@@ -55,10 +56,13 @@ class TwoTowers(nn.Module):
         """Normalised float images [b h w 3] -> pooled [b c], segments [b g c], soft assignments per stage [b g n]."""
         return self.image(images, train)
 
-    def encode_text(self, tokens: jax.Array, train: bool = False) -> jax.Array:
-        """int32 tokens [b t l] -> [b t c]."""
-        b, t, n = tokens.shape
-        return self.text(tokens.reshape(b * t, n), train).reshape(b, t, -1)
+    def encode_text(self, text: jax.Array | Packed, train: bool = False) -> jax.Array:
+        """int32 tokens [b t l], or the same texts packed -> [b t c]."""
+        if isinstance(text, Packed):
+            groups, g, t, _ = text.places.shape
+            return self.text(text, train).reshape(groups * g, t, -1)
+        b, t, n = text.shape
+        return self.text(text.reshape(b * t, n), train).reshape(b, t, -1)
 
     def project_image(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Image or segment features [... c] -> common space [... d], not normalised."""
@@ -76,11 +80,11 @@ class TwoTowers(nn.Module):
         """The multi-label loss's factor, at most 100."""
         return jnp.minimum(jnp.exp(self.multi_label_scale), MAX_LOGIT_SCALE)
 
-    def __call__(self, images: jax.Array, tokens: jax.Array, train: bool = False) -> dict[str, Any]:
+    def __call__(self, images: jax.Array, text: jax.Array | Packed, train: bool = False) -> dict[str, Any]:
         """Everything a loss needs: `image` [b d], `texts` [b t d] (not normalised), the scales, the assignments."""
         features = self.encode_image(images, train)
         out = {"image": self.project_image(features.pooled, train),
-               "texts": self.project_text(self.encode_text(tokens, train), train),
+               "texts": self.project_text(self.encode_text(text, train), train),
                "scale": self.logit_scale(), "assignments": features.assignments}
         return out | ({"multi_label_scale": self.multi_label_logit_scale()} if self.multi_label else {})
 

@@ -123,7 +123,11 @@ def to_json(config: ConfigDict) -> dict[str, Any]:
 def check_same_model(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> None:
     """Raises InputError when a workdir's checkpoint is of another model than the configuration asks for."""
     here, there = to_json(ours), theirs
-    fixed = tuple(f"config.{name}" for name in ("model.", "data.prompts", "data.batch", "data.tagger", "seed"))
+    if "group" not in there["data"]:
+        raise InputError(f"--workdir={workdir} holds a run of an older version, which drew samples in another order: "
+                         "choose another --workdir")
+    fixed = tuple(f"config.{name}" for name in (
+        "model.", "data.prompts", "data.batch", "data.group", "data.tagger", "seed"))
     changes = list(differences(there, here, "config"))
     for name, old, new in (change for part in fixed for change in changes if change[0].startswith(part)):
         raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "

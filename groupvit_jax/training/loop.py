@@ -15,7 +15,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from groupvit_jax import parallel
-from groupvit_jax.data import captions, pipeline
+from groupvit_jax.data import pipeline, sources
+from groupvit_jax.data.examples import MakeExample
+from groupvit_jax.data.health import Health
 from groupvit_jax.errors import InputError
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import optim
@@ -47,7 +49,7 @@ def plan(config: ConfigDict, pairs: int) -> Plan:
         raise InputError(f"config.train gives no step: {config.train.epochs} epochs of {pairs} pairs in batches of "
                          f"{config.data.batch}; raise train.epochs or set train.steps")
     for section, name, least in (("train", "log_every", 1), ("checkpoint", "every", 1), ("checkpoint", "keep", 1),
-                                 ("eval", "every", 0), ("data", "prompts", 0)):
+                                 ("eval", "every", 0)):
         if config[section][name] < least:
             raise InputError(f"config.{section}.{name}={config[section][name]}: give {least} or more")
     return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
@@ -60,17 +62,21 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     Raises InputError for configurations and data that cannot work, before anything is written where possible.
     """
     # 1. Devices, data, model, optimizer.
+    pipeline.check(config)
     mesh = parallel.create_mesh(config.mesh)
-    parallel.check_batch(mesh, config.data.batch)
+    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
-    sources = pipeline.open_sources(config.data)
-    lengths = plan(config, sum(map(len, sources)))
+    opened = sources.open_sources(config.data)
+    pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
+    health.opened(pairs, sources.problems(opened))
+    lengths = plan(config, pairs)
     if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
         config = config.copy_and_resolve_references()
-        config.data.tagger = captions.tagger(config.data.tagger).name
+        config.data.tagger = sources.tagger_name(config.data, opened)
+    parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened)])
     tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
-    make_example = pipeline.MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
-    dataset = pipeline.batches(sources, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
+    make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
+    batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
     evaluator = make_evaluator(model, config.eval) if make_evaluator and lengths.eval_every else None
 
     with parallel.use(mesh), contextlib.ExitStack() as stack:
@@ -78,8 +84,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         prepare(workdir)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep)))
         state, position = resume(checkpoints, config, workdir, model, tx, mesh)
-        logging.info("%s", "; ".join(f"{entry.name}: {len(source):,} pairs, {source.skipped} skipped"
-                                     for entry, source in zip(config.data.train, sources, strict=True)))
+        logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
         logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
@@ -91,21 +96,23 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
-        stream = stack.enter_context(contextlib.closing(pipeline.iterate(dataset, config.data, position)))
+        stream = stack.enter_context(contextlib.closing(batches.iterate(config.data, position)))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
         last: dict[str, float] = {}
-        for n, batch in enumerate(stream, position + 1):
+        for n, batch in enumerate(pipeline.watched(stream), position + 1):
             # 3. One step.
+            health.add(batch)
             state, metrics = step(state, parallel.to_global(mesh, batch))
             # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
             if n % lengths.log_every == 0 or n == lengths.steps:
-                last |= log(writer, n, metrics, progress)
+                last |= log(writer, n, metrics, progress, health)
             progress.advance(1)
             if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
                 last |= report(writer, n, evaluator(state.variables))
             if n % lengths.save_every == 0 or n == lengths.steps:
                 checkpoints.save(state, config, n, last)
             if n == lengths.steps:
+                logging.info("data since step %d: %s", position, health.report(parallel.total(health.counts)))
                 break
     return last
 
@@ -130,9 +137,10 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
     return checkpoints.restore(latest, states.abstract(model, tx, mesh))
 
 
-def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], progress: Progress) -> dict[str, float]:
+def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], progress: Progress,
+        health: Health) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    values["images_per_second"] = progress.rate()
+    values |= {"images_per_second": progress.rate(), **health.check(parallel.total(health.counts))}
     if writer:
         writer.write(n, values)
     progress.advance(0, f"loss {values['loss']:.3f}  lr {values['learning_rate']:.2e}")

@@ -18,7 +18,8 @@ Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
 
 def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, flip: float, erase: float,
                key: jax.Array, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-    """State and batch ({"image": uint8 [b h w 3], "text": int32 [b t l]}) -> next state and float32 scalar metrics.
+    """State and batch ({"image": uint8 [b h w 3], "text": int32 [b t l] or Packed}) -> next state and
+    float32 scalar metrics.
 
     All randomness comes from `key` and the step number, so that a resumed run repeats an undisturbed one.
     """

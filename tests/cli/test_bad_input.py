@@ -20,7 +20,7 @@ def train(groupvit, scenes_folder, tmp_path):
     """`groupvit train` with a tiny configuration and good data, but for what is overridden."""
     tiny = [f"--config.{name}={value}" for name, value in tiny_run.OVERRIDES.items()]
     good = [f"--config.data.train[0].path={scenes_folder}/train-*.tar", "--config.data.batch=8",
-            "--config.eval.every=0", f"--workdir={tmp_path}/run"]
+            "--config.data.group=1", "--config.eval.every=0", f"--workdir={tmp_path}/run"]
     return lambda *wrong: groupvit("train", f"--config={CONFIG}", *tiny, *good, *wrong)
 
 
@@ -61,9 +61,12 @@ def test_in_a_process_of_its_own_too(process, refused, tmp_path):
     (["eval", "--protocol=clip", "--checkpoint=p"], ["--protocol=clip", "groupvit|tcl"]),
     (["segment", "--checkpoint=p", "--classes=a"], ["usage: groupvit segment --checkpoint", "--output=DIR"]),
     (["segment", "--views"], ["--views", "groupvit segment --help"]),
-    (["data"], ["usage: groupvit data scenes --output=DIR"]),
+    (["data"], ["unknown command 'data'", "data scenes|data index"]),
+    (["data", "everything"], ["unknown command 'data everything'", "data inspect"]),
     (["data", "scenes"], ["--output=DIR"]),
-    (["data", "scenes", "--output=o", "--train=many"], ["--train=many", "groupvit data --help"]),
+    (["data", "scenes", "--output=o", "--train=many"], ["--train=many", "groupvit data scenes --help"]),
+    (["data", "inspect"], ["usage: groupvit data inspect --config=FILE"]),
+    (["data", "inspect", f"--config={CONFIG}", "--samples=0"], ["--samples=1000"]),
 ])  # fmt: skip
 def test_wrong_or_missing_flags(groupvit, refused, arguments, words):
     refused(groupvit(*arguments), *words)
@@ -105,12 +108,29 @@ def test_an_override_that_does_not_fit(train, refused, override, words):
 
 @pytest.mark.parametrize("override, words", [
     ("--config.data.batch=12", ["config.data.batch=12", "8 devices", "multiple of 8"]),
+    ("--config.data.group=4", ["batch=8 in groups of 4", "set config.data.group=1"]),
+    ("--config.data.group=0", ["config.data.group=0: give 1 or more"]),
+    ("--config.data.batch=0", ["config.data.batch=0: give 1 or more"]),
+    ("--config.data.workers=-1", ["config.data.workers=-1"]),
+    ("--config.data.threads=-2", ["config.data.threads=-2"]),
+    ("--config.data.prefetch=0", ["config.data.prefetch=0"]),
+    ("--config.data.cache=0", ["config.data.cache=0"]),
+    ("--config.data.pack_length=-128", ["config.data.pack_length=-128: give 4 or more"]),
+    ("--config.data.caption_tokens=nan", ["config.data.caption_tokens=nan"]),
+    ("--config.data.max_bad=2.0", ["config.data.max_bad=2.0", "from 0 to 1"]),
+    ("--config.seed=-1", ["config.seed=-1"]),
+    ("--config.augment.crop_area=(-1.0, 1.0)", ["config.augment.crop_area[0]=-1.0"]),
+    ("--config.augment.randaugment=11.0", ["config.augment.randaugment=11.0"]),
+    ("--config.model.text.length=1", ["text.length=1"]),
+    ("--config.data.train[0].weight=nan", ["weight nan"]),
+    ("--config.data.train[0].source=tfds", ["no folder", "groupvit data convert"]),
+    ("--config.data.decode=fast", ["fast", "scaled"]),
     ("--config.mesh.tensor=3", ["config.mesh", "8 device(s)"]),
     ("--config.model.image.image_size=36", ["image_size=36", "patch_size=8"]),
     ("--config.model.image.heads=3", ["width=16", "heads=3"]),
     ("--config.model.dtype=float61", ["float61", "bfloat16"]),
     ("--config.data.train[0].path=/nowhere/*.tar", ["/nowhere/*.tar", "no tar"]),
-    ("--config.data.train[0].source=arrayrecord", ["arrayrecord", "'tar'"]),
+    ("--config.data.train[0].source=arrayrecord", ["arrayrecord", "tar, array_record, tfds"]),
     ("--config.train.log_every=0", ["config.train.log_every=0"]),
     ("--config.eval.every=-1", ["config.eval.every=-1"]),
     ("--config.data.prompts=-1", ["config.data.prompts=-1"]),

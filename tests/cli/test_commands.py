@@ -33,11 +33,13 @@ def picture(path, width=40, height=32, seed=0):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--help"], ["usage: groupvit {train|eval|segment|data scenes}"]),
+    (["--help"], ["usage: groupvit {train|eval|segment|data scenes|"]),
     (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
     (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
     (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob"]),
-    (["data", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
+    (["data", "--help"], ["data scenes|data index|data inspect|data convert"]),
+    (["data", "scenes", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
+    (["data", "inspect", "--help"], ["groupvit data inspect --config=FILE", "--output:", "--samples:"]),
 ])  # fmt: skip
 def test_help_shows_the_verbs_own_flags_and_nothing_else(groupvit, arguments, words):
     done = groupvit(*arguments)

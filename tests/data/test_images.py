@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from groupvit_jax.data import images
+from groupvit_jax.data.bad import BadSample
 from groupvit_jax.errors import InputError
 
 
@@ -94,21 +95,6 @@ def test_a_crop_that_never_fits_falls_back_to_the_centre(sides, box):
     assert images.crop_box(*sides, np.random.default_rng(0), area=(1, 1)) == box
 
 
-def test_random_resized_crop_scales_the_part_it_cut_out():
-    picture = np.zeros((100, 100, 3), np.uint8)
-    picture[:, 50:] = 255
-    crop = images.random_resized_crop(picture, 32, np.random.default_rng(0), area=(1, 1), aspect=(1, 1))
-    assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8
-    assert crop[:, :14].max() == 0 and crop[:, 18:].min() == 255
-
-
-def test_shrinking_is_antialiased():
-    checks = np.indices((256, 256)).sum(0) % 2 * 255
-    picture = np.repeat(checks[..., None], 3, axis=-1).astype(np.uint8)
-    crop = images.random_resized_crop(picture, 32, np.random.default_rng(0), area=(1, 1), aspect=(1, 1))
-    assert np.abs(crop[4:-4, 4:-4].astype(int) - 127).max() <= 8
-
-
 def train(data, seed=0, **options):
     return images.train_transform(data, 32, np.random.default_rng(seed), **options)
 
@@ -181,3 +167,105 @@ def test_classification_takes_the_centre_of_the_resized_image():
 def test_reading_images_does_not_import_jax():
     code = "import sys, groupvit_jax.data.images; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def photo(height, width, seed=0):
+    """Noise whose strength falls with its frequency, as in photographs, and a little grain."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((height, width, 3), 128.0)
+    for octave in range(1, 8):
+        coarse = Image.fromarray(rng.integers(0, 256, (2**octave, 2**octave, 3), np.uint8))
+        layer = np.asarray(coarse.resize((width, height), Image.BICUBIC), float) - 128
+        pixels += layer * 0.8 / 1.6**octave
+    return np.clip(pixels + rng.normal(0, 3, (height, width, 1)), 0, 255).astype(np.uint8)
+
+
+def drawn_box(seed, height, width):
+    return images.crop_box(height, width, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_full_decoding_gives_pils_pixels(form):
+    data = encode(photo(150, 200), form)
+    for seed in range(10):
+        top, left, h, w = drawn_box(seed, 150, 200)
+        crop = Image.open(io.BytesIO(data)).convert("RGB").crop((left, top, left + w, top + h))
+        expected = crop.resize((32, 32), Image.BILINEAR)
+        assert np.array_equal(train(data, seed, randaugment=0, decode="full"), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+def test_scaled_decoding_looks_the_same(options):
+    data = encode(photo(301, 407), "JPEG", quality=90, **options)
+    shrunk, kept = [], []
+    for seed in range(60):
+        scaled, full = (train(data, seed, randaugment=0, decode=way).astype(int) for way in ("scaled", "full"))
+        smaller = min(drawn_box(seed, 301, 407)[2:]) >= 64
+        (shrunk if smaller else kept).append(np.abs(scaled - full))
+    assert len(shrunk) > 20
+    assert max(wrong.mean() for wrong in shrunk) < 3 and np.mean(shrunk) < 2  # of 255; the grain is 3
+    assert np.max(kept, initial=0) <= 1  # not shrunk: only rounded otherwise
+
+
+def test_scaled_and_full_draw_the_same_and_only_jpeg_is_shrunk():
+    picture = photo(301, 407)
+    for data in (encode(picture, "JPEG"), encode(picture, "PNG")):
+        states = []
+        for way in ("scaled", "full"):
+            rng = np.random.default_rng(3)
+            images.train_transform(data, 32, rng, decode=way)
+            states.append(rng.bit_generator.state)
+        assert states[0] == states[1]
+    png = encode(picture, "PNG")
+    for seed in range(5):
+        scaled, full = (train(png, seed, randaugment=0, decode=way).astype(int) for way in ("scaled", "full"))
+        assert np.abs(scaled - full).max() <= 1
+
+
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_still_gives_the_crop_its_pixels(monkeypatch):
+    asked = []
+    opened = images.open_picture
+
+    def record(data):
+        picture = opened(data)
+        return picture._replace(read=lambda shrink: asked.append(shrink) or picture.read(shrink))
+
+    monkeypatch.setattr(images, "open_picture", record)
+    data = encode(photo(600, 600), "JPEG")
+    for seed in range(40):
+        train(data, seed, randaugment=0)
+        side = min(drawn_box(seed, 600, 600)[2:])
+        assert asked.pop() == (8 if side >= 256 else 4 if side >= 128 else 2)
+    train(data, crop_area=(1, 1))
+    images.train_transform(data, 224, np.random.default_rng(0), crop_area=(1, 1))
+    images.train_transform(data, 301, np.random.default_rng(0), crop_area=(1, 1))
+    train(data, crop_area=(1, 1), decode="full")
+    assert asked == [8, 2, 1, 1]
+
+
+def test_the_crop_is_drawn_on_the_upright_picture():
+    picture = photo(80, 160)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    stored = np.ascontiguousarray(np.rot90(picture, 1))
+    for form, options in (("PNG", {}), ("JPEG", {"quality": 95, "subsampling": 0})):
+        turned, upright = encode(stored, form, exif=exif, **options), encode(picture, form, **options)
+        for seed in range(10):
+            out = train(turned, seed, randaugment=0, decode="full").astype(int)
+            assert np.abs(out - train(upright, seed, randaugment=0, decode="full")).mean() < 2
+
+
+@pytest.mark.parametrize("decode", ["scaled", "full"])
+def test_a_picture_of_thirty_thousand_pixels_is_used(decode):
+    wide = encode(np.full((64, 30000, 3), (10, 100, 200), np.uint8), "JPEG")
+    out = train(wide, randaugment=0, decode=decode)
+    assert np.abs(out.astype(int) - (10, 100, 200)).max() <= 3
+
+
+def test_unusable_pictures_are_bad_samples_of_their_kind():
+    jpeg = encode(photo(64, 64), "JPEG")
+    for data, kind in ((b"", "broken image"), (jpeg[:-300], "broken image"), (b"nonsense", "broken image"),
+                       (encode(np.zeros((1, 1, 3), np.uint8)), "image too small")):
+        with pytest.raises(BadSample) as caught:
+            train(data)
+        assert caught.value.kind == kind and str(caught.value).startswith(f"{kind}: ")

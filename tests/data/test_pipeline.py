@@ -1,169 +1,273 @@
-"""Batches: one global order, whoever makes them and wherever one starts; prompts; mixing; fresh draws."""
+"""Batches: one global order, whoever makes them and wherever one starts; prompts; packing; bad samples replaced."""
 
 import contextlib
 import io
 import itertools
+import multiprocessing
+import os
+import time
 
 import numpy as np
+import pairs
 import pytest
 import tiny
 from PIL import Image
 
 from groupvit_jax.data import pipeline, tokenizer
+from groupvit_jax.data.bad import KINDS
+from groupvit_jax.data.examples import MakeExample, join
+from groupvit_jax.data.pipeline import Batches
 from groupvit_jax.data.tar import write_tar
+from groupvit_jax.data.tar_source import TarSource
 from groupvit_jax.errors import InputError
 
-BATCH, LENGTH, SIZE = 4, 16, 16
-
-
-def write_pairs(path, captions, offset=0):
-    """A tar with a plain picture a caption, its grey level telling which (20 apart)."""
-    files = []
-    for i, caption in enumerate(captions):
-        data = io.BytesIO()
-        Image.new("RGB", (24, 20), (20 * (i + offset),) * 3).save(data, "JPEG")
-        files += [(f"{i:04}.jpg", data.getvalue()), (f"{i:04}.txt", caption.encode())]
-    write_tar(path, files)
-    return str(path)
-
-
-WORDS = "dog cat bird horse zebra kite boat coin brick lamp".split()
+BATCH, LENGTH, SIZE = 8, 16, 16
+FIELDS = {"image", "text", "bad", "cut"}
 
 
 @pytest.fixture(scope="module")
 def tar(tmp_path_factory):
-    path = tmp_path_factory.mktemp("shards") / "0.tar"
-    return write_pairs(path, [f"a {word} and a tree on the sand" for word in WORDS])
+    return TarSource(pairs.write(tmp_path_factory.mktemp("shards") / "0.tar", pairs.CAPTIONS))
 
 
-def config(*paths, weights=None, **changes):
-    made = tiny.config(data__batch=BATCH, data__tagger="pattern", model__text__vocabulary=49408, **changes).unlock()
-    weights = weights or [0.0] * len(paths)
-    made.data.train = [tiny.base.train_set(f"set{i}", p, weight=w) for i, (p, w) in enumerate(zip(paths, weights))]
+def config(sources=1, weights=None, **changes):
+    usual = dict(data__batch=BATCH, data__group=2, data__tagger="pattern", model__text__vocabulary=49408)
+    made = tiny.config(**usual | changes).unlock()
+    weights = weights or [0.0] * sources
+    made.data.train = [tiny.base.train_set(f"set{i}", "", weight=w) for i, w in enumerate(weights)]
     return made
 
 
-def dataset(config, share=0, shares=1, seed=0):
-    make = pipeline.MakeExample(config.data, config.augment, SIZE, LENGTH)
-    return pipeline.batches(pipeline.open_sources(config.data), config.data, make, seed, share, shares)
+def plain(sources=1, **changes):
+    """Pictures as they are, so that their levels tell them apart."""
+    return config(sources, augment__randaugment=0.0, augment__crop_area=(1.0, 1.0), **changes)
+
+
+def batches(config, *sources, share=0, shares=1, seed=0):
+    make = MakeExample(config.data, config.augment, SIZE, LENGTH)
+    return Batches(sources, config.data, make, seed, share, shares)
+
+
+def flat(batch):
+    return [(name, part) for name, value in sorted(batch.items())
+            for part in (value if isinstance(value, tuple) else [value])]
 
 
 def equal(a, b):
-    assert a.keys() == b.keys() == {"image", "text"}
-    return all(np.array_equal(a[name], b[name]) for name in a)
+    assert a.keys() == b.keys() == FIELDS
+    return all(np.array_equal(x, y) for (_, x), (_, y) in zip(flat(a), flat(b), strict=True))
 
 
-def grey_levels(images):
-    """Which picture each image was made from: without colour changes its level says so."""
-    return np.rint(images.mean(axis=(1, 2, 3)) / 20).astype(int)
+def levels_of(made, steps):
+    return np.concatenate([pairs.levels(made[n]["image"]) for n in range(steps)])
 
 
-def plain(*paths, **changes):
-    return config(*paths, augment__randaugment=0.0, augment__crop_area=(1.0, 1.0), **changes)
-
-
+@pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("shares", [2, 4])
-def test_the_parts_of_several_processes_are_the_global_batch_in_order(tar, shares):
-    whole = dataset(config(tar))
-    parts = [dataset(config(tar), share, shares) for share in range(shares)]
+def test_the_parts_of_several_processes_are_the_global_batch_in_order(tar, shares, packing):
+    made = config(data__packing=packing)
+    parts = [batches(made, tar, share=share, shares=shares) for share in range(shares)]
     for n in range(5):
-        rows = [part[n] for part in parts]
-        assert equal(whole[n], {name: np.concatenate([r[name] for r in rows]) for name in rows[0]})
+        assert equal(batches(made, tar)[n], join([part[n] for part in parts]))
 
 
-@pytest.mark.parametrize("start", [1, 4, 1000])
-def test_starting_at_a_step_gives_that_step_of_an_undisturbed_run(tar, start):
-    made = config(tar)
-    with contextlib.closing(pipeline.iterate(dataset(made), made.data, start)) as stream:
-        for n, batch in enumerate(itertools.islice(stream, 2), start):
-            assert equal(batch, dataset(made)[n])
+@pytest.mark.parametrize("workers, start", [(0, 0), (0, 3), (0, 10**6), (2, 3), (4, 5)])
+def test_threads_and_workers_make_the_batches_of_an_undisturbed_run_wherever_they_start(tar, workers, start):
+    made = config(data__workers=workers, data__threads=1 if workers else 3)
+    with contextlib.closing(batches(made, tar).iterate(made.data, start)) as stream:
+        for n, batch in enumerate(itertools.islice(stream, 3), start):
+            assert equal(batch, batches(made, tar)[n])
 
 
-@pytest.mark.parametrize("changes", [dict(data__threads=1), dict(data__threads=3, data__prefetch=1)], ids=str)
-def test_threads_do_not_change_batches(tar, changes):
-    made = config(tar, **changes)
-    with contextlib.closing(pipeline.iterate(dataset(made), made.data, 3)) as stream:
-        for n, batch in enumerate(itertools.islice(stream, 4), 3):
-            assert equal(batch, dataset(made)[n])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_share_of_a_batch_made_by_workers_is_that_share(tar, workers):
+    made = config(data__workers=workers, data__threads=1)
+    with contextlib.closing(batches(made, tar, share=1, shares=2).iterate(made.data, 2)) as stream:
+        assert equal(next(stream), batches(made, tar, share=1, shares=2)[2])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_worker_processes_do_not_change_batches(tar, workers):
-    made = config(tar, data__workers=workers, data__threads=1)
-    with contextlib.closing(pipeline.iterate(dataset(made), made.data, 3)) as stream:
-        for n, batch in enumerate(itertools.islice(stream, 4), 3):
-            assert equal(batch, dataset(made)[n])
+def test_prompts_come_with_the_caption_padded_or_packed(tar):
+    padded = batches(config(data__prompts=3, data__packing=False), tar)[0]["text"]
+    packed = batches(config(data__prompts=3), tar)[0]["text"]
+    assert padded.shape == (BATCH, 4, LENGTH) and padded.dtype == np.int32
+    assert packed.places.shape == (BATCH // 2, 2, 4, 2) and all(part.dtype == np.int32 for part in packed)
+    group, g, t = 3, 1, 2
+    row, end = packed.places[group, g, t]
+    ids = packed.tokens[group, row, end - packed.positions[group, row, end] : end + 1]
+    np.testing.assert_array_equal(ids, padded[2 * group + g, t, : len(ids)])
 
 
-def test_a_broken_picture_is_an_input_error_that_names_the_sample_with_threads_and_with_workers(tmp_path):
-    write_tar(tmp_path / "0.tar", [("0007.jpg", b"\xff\xd8 broken"), ("0007.txt", b"a dog")])
-    for workers in (0, 1):
-        made = config(str(tmp_path / "0.tar"), data__workers=workers)
-        with contextlib.closing(pipeline.iterate(dataset(made), made.data, 0)) as stream:
-            with pytest.raises(InputError, match="0007"):
-                next(stream)
+def test_packing_changes_no_picture(tar):
+    one, other = (batches(config(data__packing=packing), tar)[0]["image"] for packing in (True, False))
+    np.testing.assert_array_equal(one, other)
 
 
-def test_shapes_are_uint8_images_and_a_caption_with_k_prompts(tar):
-    batch = dataset(config(tar, data__prompts=3))[0]
-    assert batch["image"].shape == (BATCH, SIZE, SIZE, 3) and batch["image"].dtype == np.uint8
-    assert batch["text"].shape == (BATCH, 4, LENGTH) and batch["text"].dtype == np.int32
-
-
-def test_an_epoch_has_every_pair_once_and_the_next_another_order(tar):
-    made = plain(tar)
-    levels = np.concatenate([grey_levels(dataset(made)[n]["image"]) for n in range(5)])
-    assert sorted(levels[:10]) == sorted(levels[10:]) == list(range(10))
-    assert levels[:10].tolist() != levels[10:].tolist()
+def test_epochs_have_every_pair_once_each_and_in_another_order(tar):
+    levels = levels_of(batches(plain(), tar), 10).reshape(2, 40)
+    assert all(np.bincount(part).tolist() == [4] * 10 for part in levels) and len(np.unique(levels, axis=0)) == 2
 
 
 def test_another_seed_is_another_order(tar):
-    assert not equal(dataset(config(tar))[0], dataset(config(tar), seed=1)[0])
+    assert not equal(batches(config(), tar)[0], batches(config(), tar, seed=1)[0])
 
 
-def test_augmentation_of_a_pair_is_drawn_anew_each_epoch(tmp_path):
-    made = config(write_pairs(tmp_path / "0.tar", ["a dog on the sand"], offset=5), data__prompts=0)
-    crops = dataset(made)
-    assert any(not np.array_equal(crops[0]["image"][0], crops[n]["image"][0]) for n in range(1, 4))
-    assert equal(crops[2], crops[2])
+def test_augmentation_of_a_pair_is_drawn_anew_each_time():
+    image = np.concatenate([batches(config(data__prompts=0), pairs.Source([(noise(), "a dog")]))[n]["image"]
+                            for n in range(2)])
+    assert len(np.unique(image.reshape(len(image), -1), axis=0)) > 12
 
 
-def test_prompts_of_a_pair_are_drawn_anew_each_epoch(tmp_path):
-    made = config(write_pairs(tmp_path / "0.tar", ["a dog, a cat, a bird and a kite"]), data__prompts=1)
-    prompts = np.concatenate([dataset(made)[n]["text"][:, 1] for n in range(3)])
+def noise():
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_prompts_of_a_pair_are_drawn_anew_each_time():
+    source = pairs.Source([(pairs.picture(3), "a dog, a cat, a bird and a kite")])
+    prompts = batches(config(data__prompts=1, data__packing=False), source)[0]["text"][:, 1]
     assert len(np.unique(prompts, axis=0)) > 3
 
 
-def test_captions_with_fewer_words_than_prompts_fill_up_with_themselves(tmp_path):
-    made = config(write_pairs(tmp_path / "0.tar", ["zebra"]), data__prompts=3, data__templates=("a photo of a {}.",))
+def test_captions_with_fewer_words_than_prompts_fill_up_with_themselves():
+    made = config(data__prompts=3, data__templates=("a photo of a {}.",), data__packing=False)
     expected = tokenizer.tokenize(["zebra", "a photo of a zebra.", "zebra", "zebra"], LENGTH)
-    np.testing.assert_array_equal(dataset(made)[0]["text"][0], expected)
+    np.testing.assert_array_equal(batches(made, pairs.Source([(pairs.picture(3), "zebra")]))[0]["text"][0], expected)
 
 
-def draws(config, batches=30):
-    """How often each of two sets is drawn: the second one's captions are longer."""
-    counted = dataset(config)
-    lengths = np.concatenate([(counted[n]["text"][:, 0] != 0).sum(axis=-1) for n in range(batches)])
-    return np.array([(lengths <= 4).sum(), (lengths > 4).sum()])
+class Tagged(pairs.Source):
+    """Holds other words than a tagger would find."""
+
+    tagger = "nltk"
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"words": ["plum"]}
 
 
-def two_sets(folder):
-    return (write_pairs(folder / "a.tar", ["dog", "cat"]),
-            write_pairs(folder / "b.tar", [f"a photo of a {word}" for word in WORDS[:6]]))
+@pytest.mark.parametrize("tagger, word", [("nltk", "plum"), ("pattern", "zebra")])
+def test_stored_words_are_used_when_their_tagger_is_the_configured_one(tagger, word):
+    made = config(data__prompts=1, data__templates=("a {}",), data__packing=False)
+    made.data.tagger = tagger
+    text = batches(made, Tagged([(pairs.picture(3), "zebra")]))[0]["text"]
+    np.testing.assert_array_equal(text[0, 1], tokenizer.tokenize(f"a {word}", LENGTH)[0])
 
 
-def test_sets_are_mixed_by_their_weights(tmp_path):
-    few, many = draws(plain(*two_sets(tmp_path), weights=[3.0, 1.0], data__prompts=0))
-    assert abs(few - 90) <= 2 and few + many == 120
+@pytest.mark.parametrize("weights, share", [([3.0, 1.0], 0.75), ([0.0, 0.0], 0.25)])
+def test_sets_are_mixed_by_their_weights_or_their_numbers_of_pairs(weights, share):
+    few, many = (pairs.Source([(pairs.picture(level), "a dog")] * n) for level, n in ((2, 2), (7, 6)))
+    levels = levels_of(batches(plain(2, weights=weights, data__prompts=0), few, many), 30)
+    assert abs((levels == 2).sum() - share * len(levels)) <= 2
 
 
-def test_sets_of_weight_zero_are_mixed_by_their_numbers_of_pairs(tmp_path):
-    few, many = draws(plain(*two_sets(tmp_path), data__prompts=0))
-    assert abs(few - 30) <= 2 and few + many == 120
+def test_a_bad_sample_is_replaced_by_the_next_good_one_and_counted():
+    usable = [(pairs.picture(level), "a dog") for level in range(8)]
+    bad = usable[:3] + ["empty caption", "broken image"] + usable[5:]
+    (good,), (mended,) = ([batches(plain(data__prompts=0), pairs.Source(source))[0]] for source in (usable, bad))
+    expected = pairs.levels(good["image"])
+    np.testing.assert_array_equal(pairs.levels(mended["image"]), np.where(np.isin(expected, (3, 4)), 5, expected))
+    counts = dict(zip(KINDS, mended["bad"].sum(axis=0)))
+    assert counts["empty caption"] == 1 and counts["broken image"] == 2 and mended["bad"].sum() == 3
 
 
-def test_an_unknown_kind_of_source_is_an_input_error(tar):
-    made = config(tar)
-    made.data.train[0].source = "parquet"
-    with pytest.raises(InputError, match="set0.*parquet.*tar"):
-        pipeline.open_sources(made.data)
+def test_a_broken_picture_in_a_tar_is_replaced_with_threads_and_with_workers(tmp_path):
+    write_tar(tmp_path / "0.tar", [("0.jpg", b"\xff\xd8 broken"), ("0.txt", b"a dog"),
+                                   ("1.jpg", pairs.picture(6)), ("1.txt", b"a cat")])
+    made = plain(data__workers=1, data__threads=1)
+    with contextlib.closing(batches(made, TarSource(tmp_path / "0.tar")).iterate(made.data, 0)) as stream:
+        batch = next(stream)
+    assert set(pairs.levels(batch["image"])) == {6} and batch["bad"].sum() == batch["bad"][:, KINDS.index(
+        "broken image")].sum() == BATCH // 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_but_bad_samples_is_an_input_error(workers):
+    made = config(data__workers=workers, data__threads=1)
+    source = pairs.Source([(b"no picture", "a dog")])
+    with contextlib.closing(batches(made, source).iterate(made.data, 0)) as stream:
+        with pytest.raises(InputError, match="1000 samples in a row.*broken image"):
+            next(stream)
+
+
+def test_remote_samples_are_announced_a_block_ahead_of_their_use():
+    source = pairs.Source([(pairs.picture(1), "a dog")] * 64, block=8)
+    made = batches(plain(data__prompts=0), source)
+    for n in range(4):
+        made[n]
+    assert source.ahead and not set(source.ahead[:8]) & set(source.read[:8])
+    later = [i for n in range(4, 8) for i in (made[n], source.read[-8:])[1]]
+    assert set(later) == set(source.ahead[:32])
+
+
+@pytest.mark.parametrize("workers, cache, warned", [(0, 60, True), (0, 64, False), (2, 32, False), (3, 32, True)])
+def test_too_small_a_cache_for_the_lanes_of_a_process_is_said(workers, cache, warned, caplog):
+    made = config(data__workers=workers, data__cache=cache)
+    batches(made, pairs.Source([(pairs.picture(1), "a dog")] * 64, block=8))._check_cache(made.data)
+    assert ("64 MB of it" in caplog.text) == warned
+
+
+def test_a_start_at_step_one_million_reads_no_more_than_one_at_the_first():
+    source = pairs.Source([(pairs.picture(1), "a dog")] * 1000)
+    made = batches(plain(data__prompts=0), source)
+    made[10**6]
+    assert len(source.read) == BATCH
+
+
+@pytest.mark.parametrize("workers, most", [(0, 4), (2, 8)])
+def test_no_more_than_some_batches_beyond_prefetch_are_made_ahead(tmp_path, workers, most):
+    made = plain(data__prompts=0, data__workers=workers, data__threads=1, data__prefetch=2)
+    with contextlib.closing(batches(made, Logged(tmp_path)).iterate(made.data, 0)) as stream:
+        next(stream)
+        time.sleep(3)  # long enough for all that will be
+    assert BATCH <= len((tmp_path / "log").read_text()) <= (1 + most) * BATCH
+
+
+class Logged(pairs.Unread):
+    """Leaves a mark in a file for each sample that is read, in whatever process."""
+
+    def __init__(self, folder):
+        super().__init__([(pairs.picture(1, size=(8, 8)), "a dog")] * 1000)
+        self.path = folder / "log"
+
+    def __getitem__(self, i):
+        with open(self.path, "a") as log:
+            log.write(".")
+        return super().__getitem__(i)
+
+
+def test_a_worker_that_is_killed_is_an_input_error(tar):
+    made = config(data__workers=1, data__threads=1, data__prefetch=1)
+    with contextlib.closing(batches(made, tar).iterate(made.data, 0)) as stream:
+        watched = pipeline.watched(stream)
+        next(watched)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        with pytest.raises(InputError, match="worker process.*was killed.*lower config.data.workers"):
+            for _ in range(100):
+                next(watched)
+
+
+def test_cut_texts_are_counted():
+    made = config(data__prompts=0, data__caption_tokens=8.0, data__pack_length=16)
+    source = pairs.Source([(pairs.picture(1), f"a {a} and a {b} on the sand near a tree")
+                           for a, b in itertools.product(pairs.WORDS, pairs.WORDS)])
+    assert batches(made, source)[0]["cut"].sum() > 0
+
+
+def test_a_batch_that_does_not_divide_over_processes_is_an_input_error(tar):
+    with pytest.raises(InputError, match="set config.data.group=2"):
+        batches(config(data__batch=6, data__group=6), tar, shares=3)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_50_000_batches():
+    """The resident set's slope over batches of a source that costs nothing to read, after the first tenth."""
+    small = [(pairs.picture(level, size=(8, 8), kind="PNG"), f"a {word}") for level, word in enumerate(pairs.WORDS)]
+    made = plain(data__prompts=0, data__batch=2, data__threads=1)
+    taken = []
+    with contextlib.closing(batches(made, pairs.Unread(small)).iterate(made.data, 0)) as stream:
+        for n, _ in enumerate(itertools.islice(stream, 50_000)):
+            if n >= 5000 and n % 500 == 0:
+                with open("/proc/self/statm") as statm:
+                    taken.append(int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    slope = np.polyfit(np.arange(len(taken)) * 500, taken, 1)[0]
+    assert slope * 50_000 < 8, f"{slope * 50_000:.1f} MB over 50,000 batches"

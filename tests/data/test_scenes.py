@@ -12,7 +12,7 @@ from groupvit_jax.data import scenes
 from groupvit_jax.data.scene_canvas import Canvas
 from groupvit_jax.data.scene_captions import caption, plural
 from groupvit_jax.data.scene_looks import PALETTE
-from groupvit_jax.data.tar import TarSource
+from groupvit_jax.data.tar_source import TarSource
 from groupvit_jax.errors import InputError
 
 SINGULAR = {plural(name): name for name in scenes.OBJECTS} | {name: name for name in scenes.CLASSES}
@@ -161,7 +161,7 @@ def test_shards_hold_the_training_scenes_and_no_masks(folder):
     assert (
         source[11]["key"] == "000000011"
         and source[11]["image"][:3] == b"\xff\xd8\xff"
-        and source.skipped == 0
+        and source.problems == {}
     )
     assert len(list(folder.rglob("*.png"))) == 3
 

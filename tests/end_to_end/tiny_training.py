@@ -11,7 +11,7 @@ def get_config():
         "model.image.depths": (1, 0), "model.image.group_tokens": (4, 0), "model.image.output_groups": (4, 0),
         "model.text.length": 16, "model.text.width": 8, "model.text.heads": 2, "model.text.depth": 1,
         "model.projector.hidden": 16, "model.projector.features": 8,
-        "data.batch": 16, "data.prompts": 1, "data.tagger": "pattern", "data.threads": 1,
+        "data.batch": 16, "data.group": 2, "data.prompts": 1, "data.tagger": "pattern", "data.threads": 1,
         "optim.lr_batch": 16, "optim.lr": 1e-3,
         "train.steps": 40, "train.warmup_steps": 4, "train.log_every": 1, "checkpoint.every": 10, "checkpoint.keep": 2,
         "eval.every": 0, "eval.tasks": ("scenes",), "eval.size": 32, "eval.window": 32, "eval.stride": 16,

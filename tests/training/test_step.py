@@ -6,6 +6,7 @@ import pytest
 import tiny
 
 from groupvit_jax import parallel
+from groupvit_jax.data.packing import Packed, pack
 
 STEPS = 3
 MESHES = {"2x2x2": (2, 2, 2), "8x1x1": (8, 1, 1), "2x4x1": (2, 4, 1), "1x1x1": (1, 1, 1)}
@@ -104,3 +105,14 @@ def test_metrics_are_replicated_scalars_and_the_rate_is_the_steps_own(runs):
     with parallel.use(run.mesh):
         _, raw = run.step(jax.tree.map(lambda x: x.copy(), run.state), batch)
     assert all(x.shape == () and x.dtype == np.float32 and x.is_fully_replicated for x in raw.values())
+
+
+@pytest.mark.parametrize("name", ["1x1x1", "2x2x2"])
+def test_a_step_on_packed_texts_is_the_step_on_padded_ones(runs, name):
+    config = tiny.config()
+    batch = tiny.batch(config)
+    packed = Packed(*(np.concatenate(parts) for parts in zip(*(
+        pack(group, rows=4, length=16)[0] for group in batch["text"].reshape(8, 2, 3, -1).tolist()))))
+    metrics = tiny.Run(config, tiny.mesh(*MESHES[name]))(batch | {"text": packed})
+    for metric, value in runs("1x1x1")[1][0].items():
+        np.testing.assert_allclose(metrics[metric], value, rtol=1e-4 if "norm" in metric else 1e-5, err_msg=metric)

@@ -17,10 +17,8 @@ def define_flags() -> None:
 
 
 def main(rest: list[str]) -> None:
-    if rest != ["scenes"]:
+    if rest or not FLAGS.output:
         raise InputError("usage: groupvit data scenes --output=DIR [--train=N --val=M --seed=S --size=PIXELS]")
-    if not FLAGS.output:
-        raise InputError("data scenes needs --output=DIR")
     from groupvit_jax.data import scenes
 
     scenes.write(FLAGS.output, FLAGS.train, FLAGS.val, FLAGS.seed, FLAGS.size, FLAGS.shuffle)

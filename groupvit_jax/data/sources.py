@@ -1,0 +1,65 @@
+"""The sets of pairs that a configuration names, opened.
+
+A source is what pairs are read from, at random: `source[i]` is {"image": encoded bytes, "caption": str, "key": str},
+with "words" (of the caption, for prompts) where they were found beforehand by the tagger `source.tagger`; it raises
+BadSample for a sample that cannot be used. `problems` counts what was left out when it was opened. Samples of one block
+of `source.block` lie together and are best read together; `prefetch(i)` says that one will be needed. Sources go to
+worker processes by pickling.
+"""
+
+import math
+from collections import Counter
+
+from groupvit_jax.data import captions
+from groupvit_jax.data.bad import listed
+from groupvit_jax.data.record_source import RecordSource, TfdsSource
+from groupvit_jax.data.tar_source import TarSource
+from groupvit_jax.errors import InputError
+
+KINDS = ("tar", "array_record", "tfds")
+Source = TarSource | RecordSource | TfdsSource
+
+
+def open_sources(config) -> list[Source]:
+    """The sets of `config.data.train`, opened. Raises InputError naming what is wrong with one."""
+    if not config.train:
+        raise InputError("config.data.train is empty: give it a set, as in configs/base.py")
+    sources = []
+    for entry in config.train:
+        if entry.source not in KINDS:
+            raise InputError(f"config.data.train: set {entry.name!r} has source {entry.source!r}; use one of "
+                             f"{', '.join(KINDS)}")
+        if not 0 <= entry.weight < math.inf:
+            raise InputError(f"config.data.train: set {entry.name!r} has weight {entry.weight}; give 0 or more")
+        if (entry.weight > 0) != (config.train[0].weight > 0):
+            raise InputError("config.data.train: give all sets a weight, or all 0 for their lengths; leave out a set "
+                             "that is not to be drawn")
+        if entry.source == "tar":
+            source = TarSource(entry.path, progress=True, cache_bytes=config.cache << 20)
+        else:
+            source = RecordSource(entry.path) if entry.source == "array_record" else TfdsSource(entry.path)
+        sources.append(source)
+    return sources
+
+
+def describe(config, sources: list[Source]) -> list[str]:
+    """A line a set: its name, its size, what was left out."""
+    lines = []
+    for entry, source in zip(config.train, sources, strict=True):
+        words = f"; words for prompts stored by the {source.tagger} tagger" if source.tagger else ""
+        lines.append(f"{entry.name}: {len(source):,} pairs; left out: {listed(source.problems) or 'none'}{words}")
+    return lines
+
+
+def tagger_name(config, sources: list[Source]) -> str:
+    """The tagger that `config.data.tagger` stands for: for "auto" the one whose words all sources hold, if there is
+    one, else the best of this machine. Raises InputError for one that is unknown or not here but needed."""
+    stored = {source.tagger for source in sources}
+    if len(stored) == 1 and stored <= {"nltk", "pattern"} and config.tagger in ("auto", *stored):
+        return stored.pop()
+    return captions.tagger(config.tagger).name
+
+
+def problems(sources: list[Source]) -> Counter:
+    """Left out by all sources together, by kind."""
+    return sum((Counter(source.problems) for source in sources), Counter())
