@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, workdir: str, keep: int = 3):
+        self._needed = 0  # bytes of the last checkpoint, this process's part
         options = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(keep), create=True)
         try:
             self.manager = ocp.CheckpointManager(folder(workdir), options=options)
@@ -71,26 +73,42 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        try:
-            self.wait()
-        finally:
-            self.manager.close()
+        with self._room():
+            try:
+                self.manager.wait_until_finished()
+            finally:
+                self.manager.close()
 
     def _check_free(self, state: State) -> None:
         """Refuses before writing what cannot fit: Orbax, when it meets a full disk, prints pages of its inner life."""
-        needed = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
-        if shutil.disk_usage(self.manager.directory).free < needed:
+        self._needed = sum(x.nbytes for x in jax.tree.leaves(state)) // jax.process_count()
+        if shutil.disk_usage(self.manager.directory).free < self._needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def _room(self):
         try:
             yield
-        except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-            if not any(word in str(error) for word in ("No space", "RESOURCE_EXHAUSTED", "File too large", "quota")):
+        except Exception as error:  # a full disk surfaces as whichever of Orbax's threads fails first
+            if not is_about_room(error) and self._has_room():
                 raise
             raise InputError(f"no space to write a checkpoint under {self.manager.directory}: make room and run the "
                              "same command again; it goes on from the last whole checkpoint") from None
+
+    def _has_room(self) -> bool:
+        """Whether a file of the last checkpoint's size can be written: quotas and limits count, not only free bytes."""
+        try:
+            with tempfile.TemporaryFile(dir=self.manager.directory) as file:
+                for start in range(0, self._needed, 1 << 24):
+                    file.write(bytes(min(1 << 24, self._needed - start)))
+            return True
+        except OSError as error:
+            return not is_about_room(error)
+
+
+def is_about_room(error: Exception) -> bool:
+    words = ("No space", "RESOURCE_EXHAUSTED", "File too large", "quota")  # tensorstore's errors have no errno
+    return isinstance(error, OSError | ValueError) and any(word in str(error) for word in words)
 
 
 def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:

@@ -260,9 +260,18 @@ def test_no_space_for_a_file_leaves_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.json"] and old.read_text() == "of before"
 
 
-def test_no_space_for_a_checkpoint_leaves_the_last_whole_one(tmp_path):
+ANOTHER_THREAD_FIRST = """
+import orbax.checkpoint as ocp
+def fails(self):
+    raise RuntimeError("Event loop is closed")
+ocp.CheckpointManager.wait_until_finished = fails
+"""
+
+
+@pytest.mark.parametrize("before", ["", ANOTHER_THREAD_FIRST], ids=["full", "another_thread_fails_first"])
+def test_no_space_for_a_checkpoint_leaves_the_last_whole_one(before, tmp_path):
     tiny_run.save(tmp_path, tiny_run.config(), step=7)
-    code = "import sys, tiny_run\ntiny_run.save(sys.argv[1], tiny_run.config(), step=8)"
+    code = before + "import sys, tiny_run\ntiny_run.save(sys.argv[1], tiny_run.config(), step=8)"
     ended = in_a_process(code, tmp_path, size=200_000)
     assert ended.returncode and "groupvit_jax.errors.InputError: no space to write a checkpoint under" in ended.stderr
     from groupvit_jax.training import checkpoint
