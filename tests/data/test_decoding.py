@@ -2,12 +2,12 @@ import io
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 
 import numpy as np
 import pytest
 import simplejpeg
+import threads
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from groupvit_jax.data.bad import BadSample
@@ -249,9 +249,5 @@ def test_threads_decode_the_same_pixels():
         for _ in range(20):
             wrong.extend(i for i, data in enumerate(kinds) if not np.array_equal(read(data), expected[i]))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads.at_once(work, 4)
     assert not wrong

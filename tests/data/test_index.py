@@ -5,11 +5,11 @@ import os
 import random
 import subprocess
 import sys
-import threading
 
 import fsspec
 import pyarrow as pa
 import pytest
+import threads
 from range_server import RangeServer
 
 from groupvit_jax import files
@@ -287,11 +287,7 @@ def test_several_that_index_at_once_all_end_well(many, indexes):
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads.at_once(run, 6)
     assert not errors and len(found) == 6 and all(one == found[0] for one in found)
     assert {path: open(path + index.SUFFIX, "rb").read() for path in many} == indexes
     assert not [entry for entry in os.scandir(os.path.dirname(many[0])) if ".part" in entry.name]

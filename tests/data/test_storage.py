@@ -10,6 +10,7 @@ import time
 
 import fsspec
 import pytest
+import threads
 from range_server import RangeServer
 
 from groupvit_jax.data import storage
@@ -187,11 +188,7 @@ def test_threads_share_one_request_for_a_chunk(web):
             if reader.read(web.url + "/a", offset, 2500) != CONTENT[offset : offset + 2500]:
                 wrong.append(offset)
 
-    threads = [threading.Thread(target=read) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads.at_once(read, 8)
     assert not wrong and sorted(web.asked) == [("/a", k, k + 10_000) for k in range(0, 100_000, 10_000)]
 
 

@@ -4,11 +4,11 @@ import collections
 import os
 import pickle
 import random
-import threading
 
 import fsspec
 import numpy as np
 import pytest
+import threads
 from range_server import RangeServer
 
 from groupvit_jax.data import captions, index, storage
@@ -140,11 +140,7 @@ def test_threads_read_the_same_as_one(shards, where):
     def read():
         wrong.extend(i for _ in range(50) for i in range(12) if source[i] != expected[i])
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads.at_once(read, 4)
     assert not wrong
 
 
