@@ -4,6 +4,7 @@ import collections
 import contextlib
 import glob
 import io
+import json
 import os
 import pathlib
 
@@ -33,9 +34,9 @@ def define_flags() -> None:
     flags.DEFINE(BackgroundParser(), "background", False, "leave pixels that look like none of the classes; alone "
                  "with the protocol's threshold, or --background=T with T between 0 and 1", boolean=True)
     flags.DEFINE_enum("protocol", "groupvit", ["groupvit", "tcl"], "prompt templates and threshold")
-    flags.DEFINE_list("views", list(viz.VIEWS), "what to write: overlay (labels over the image), labels (a palette PNG "
-                      "of class numbers), groups (a picture for each stage)")
-    flags.DEFINE_string("output", None, "folder to write PNGs to")
+    flags.DEFINE_list("views", ["input_pred_label", "labels", "areas"],
+                      "what to write, of " + "; ".join(f"{view} ({what})" for view, what in viz.VIEWS.items()))
+    flags.DEFINE_string("output", None, "folder to write NAME.VIEW.png and NAME.areas.json to")
 
 
 def main(rest: list[str]) -> None:
@@ -59,6 +60,9 @@ def main(rest: list[str]) -> None:
                 encoded = io.BytesIO()
                 picture.save(encoded, "PNG")
                 files.write(pathlib.Path(FLAGS.output, f"{name}.{view}.png"), encoded.getvalue())
+            if "areas" in FLAGS.views:
+                rows = json.dumps(viz.areas(path, result), indent=1)
+                files.write(pathlib.Path(FLAGS.output, f"{name}.areas.json"), rows.encode())
             progress.advance(1)
     print(f"{len(paths)} image(s) segmented into {FLAGS.output}")
 

@@ -181,7 +181,8 @@ def test_a_checkpoint_that_is_none(segment, evaluate, refused, tmp_path, scenes_
     ("--images=/", ["--images=/", "no file"]),
     ("--classes=zebra,,sand", ["class name", "empty"]),
     ("--classes=", ["usage"]),
-    ("--views=overlay,depth", ["'depth'", "overlay,labels,groups"]),
+    ("--views=pred,depth", ["'depth'", "choose among input,pred,", "labels,areas"]),
+    ("--views=overlay", ["'overlay'", "input_pred_label"]),
 ])  # fmt: skip
 def test_segment_with_what_cannot_be_segmented(segment, refused, wrong, words):
     refused(segment(wrong), *words)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groupvit_jax import viz
 from groupvit_jax.evals import classes
 from groupvit_jax.evals.datasets import VocFolder
+from groupvit_jax.palette import palette_of
 
 
 @pytest.fixture
@@ -36,7 +36,8 @@ def picture(path, width=40, height=32, seed=0):
     (["--help"], ["usage: groupvit {train|eval|segment|data scenes|"]),
     (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
     (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
-    (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob"]),
+    (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob", "input_pred_label (and",
+                         "(default: 'input_pred_label,labels,areas')"]),
     (["data", "--help"], ["data scenes|data index|data inspect|data convert"]),
     (["data", "scenes", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
     (["data", "inspect", "--help"], ["groupvit data inspect --config=FILE", "--output:", "--samples:"]),
@@ -84,20 +85,33 @@ def test_eval_prints_the_table_and_writes_the_json(groupvit, run, scenes_folder,
 # ---------------------------------------------------------------- segment
 
 
-def test_segment_writes_every_view_of_every_match(segment, tmp_path):
+def test_segment_writes_names_labels_and_areas_of_every_match(segment, tmp_path):
     for name, width, height in (("wide.jpg", 61, 32), ("high.png", 33, 50)):
         picture(tmp_path / "photos" / name, width, height)
     (tmp_path / "photos" / "folder").mkdir()  # matched by the glob, and passed over
     done, written = segment(f"{tmp_path}/photos/*")
     assert done.code == 0, done.err
-    assert written == [f"{stem}.{view}.png" for stem in ("high", "wide") for view in ("groups1", "labels", "overlay")]
+    assert written == [f"{stem}.{view}" for stem in ("high", "wide")
+                       for view in ("areas.json", "input_pred_label.png", "labels.png")]
     assert done.out == f"2 image(s) segmented into {tmp_path}/out\n"
     assert done.err.splitlines()[-1].startswith("segment 2/2")
     labels = Image.open(tmp_path / "out/wide.labels.png")
     assert labels.mode == "P" and labels.size == (61, 32) and np.asarray(labels).max() < 3
-    assert labels.getpalette()[:9] == viz.palette_of(["zebra", "sand", "sofa"]).ravel().tolist()
-    overlay = Image.open(tmp_path / "out/high.overlay.png")
-    assert overlay.width % (2 * 33) == 0 and overlay.height > 50
+    assert labels.getpalette()[:9] == palette_of(["zebra", "sand", "night sky"]).ravel().tolist()
+    areas = json.loads((tmp_path / "out/wide.areas.json").read_text())
+    assert areas["image"] == f"{tmp_path}/photos/wide.jpg" and areas["size"] == [32, 61]
+    assert list(areas["classes"]) == ["zebra", "sand", "night sky"] and areas["background"] is None
+    pixels = [row["pixels"] for row in areas["classes"].values()]
+    assert pixels == np.bincount(np.asarray(labels).ravel(), minlength=3).tolist()
+
+
+def test_segment_writes_the_views_asked_for(segment, tmp_path):
+    picture(tmp_path / "a.png")
+    views = ["input", "pred", "input_pred", "input_pred_label", "first_group", "final_group", "all_groups"]
+    done, written = segment(f"{tmp_path}/a.png", f"--views={','.join(views)}")
+    assert done.code == 0, done.err
+    assert written == sorted(f"a.{view}.png" for view in views)
+    assert min(Image.open(tmp_path / "out/a.input.png").size) == 384  # 40 x 32 made larger to look at
 
 
 def test_a_bare_background_flag_takes_the_protocols_threshold(segment, tmp_path):

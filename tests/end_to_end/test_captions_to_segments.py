@@ -57,5 +57,6 @@ def test_the_trained_model_draws_its_segments(run):
         truth = np.asarray(Image.open(run / f"test/VOCdevkit/scenes/SegmentationClass/{key}.png"))
         assert labels.shape == truth.shape
         agree.append((labels == truth).mean())
-        assert (run / f"pictures/{key}.overlay.png").is_file() and (run / f"pictures/{key}.groups1.png").is_file()
+        assert (run / f"pictures/{key}.input_pred_label.png").is_file()
+        assert (run / f"pictures/{key}.areas.json").is_file()
     assert np.mean(agree) > 0.4  # labels are numbered as the words were given
