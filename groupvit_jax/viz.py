@@ -80,8 +80,9 @@ def label_map(labels: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def resized(values: np.ndarray) -> np.ndarray:
-    """An image uint8 [h w 3], smoothly, or labels int [h w], as they are, at the size pictures are drawn: the short
-    side at least SHORT and the long side at most LONG; of a strip, which cannot have both, whichever is nearer."""
+    """An image uint8 [h w 3], smoothly, or labels int [h w], repeated or left out, at the size pictures are drawn:
+    enlarged to a short side of SHORT, but to no long side beyond LONG; made smaller to a long side of LONG, but to no
+    short side below SHORT."""
     h, w = values.shape[:2]
     scale = sorted((SHORT / min(h, w), 1, LONG / max(h, w)))[1]
     if scale == 1:

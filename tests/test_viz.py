@@ -68,6 +68,13 @@ def test_the_picture_and_its_classes_pure_and_blended(halves):
     assert (over[300, 300] == 255).all()
 
 
+def test_two_classes_of_a_picture_never_have_one_colour(halves):
+    image, labels = halves
+    far = np.where(labels == 0, 1, 256)  # the palette has 255 colours
+    pred = np.asarray(draw(image, result(far, [str(i) for i in range(600)]), "pred"))
+    assert tuple(pred[0, 0]) == tuple(colours(2)[1]) != tuple(pred[399, 0])
+
+
 def test_a_legend_has_the_labels_that_occur_the_largest_first(halves, written):
     image, labels = halves
     labels[0, :7] = 3

@@ -42,7 +42,7 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not (FLAGS.checkpoint and FLAGS.images and FLAGS.classes and FLAGS.output):
         raise InputError('usage: groupvit segment --checkpoint=DIR --images="*.jpg" --classes="cat,sofa" --output=DIR')
-    if unknown := set(FLAGS.views) - set(viz.VIEWS):
+    if unknown := set(FLAGS.views or [""]) - set(viz.VIEWS):
         raise InputError(f"--views has {sorted(unknown)[0]!r}: choose among {','.join(viz.VIEWS)}")
     paths = sorted(filter(os.path.isfile, glob.glob(FLAGS.images, recursive=True)))
     if not paths:

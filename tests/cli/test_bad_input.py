@@ -182,6 +182,7 @@ def test_a_checkpoint_that_is_none(segment, evaluate, refused, tmp_path, scenes_
     ("--classes=zebra,,sand", ["class name", "empty"]),
     ("--classes=", ["usage"]),
     ("--views=pred,depth", ["'depth'", "choose among input,pred,", "labels,areas"]),
+    ("--views=", ["--views has ''", "input_pred_label"]),
     ("--views=overlay", ["'overlay'", "input_pred_label"]),
 ])  # fmt: skip
 def test_segment_with_what_cannot_be_segmented(segment, refused, wrong, words):
