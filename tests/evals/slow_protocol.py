@@ -260,7 +260,7 @@ def shifted(x: np.ndarray, dy: int, dx: int) -> np.ndarray:
 
 def pamr(image: np.ndarray, masks: np.ndarray, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
          iterations: int = 10) -> np.ndarray:
-    """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, arXiv 2005.04265, section 4.2).
+    """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, arXiv 2005.04265).
 
     image: normalised [h w 3]; masks [c h w] -> the same, each pixel ten times the mean of its 48 neighbours, weighted
     by how alike they look.
