@@ -90,16 +90,17 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1000  # steps
     config.checkpoint.keep = 3  # the newest so many
+    config.checkpoint.best = ()  # scores, as ("voc/mIoU",): the checkpoint that is best by each is kept, too
 
     config.eval = ev = ConfigDict()
     ev.every = 0  # steps between evaluations in training; 0: none
     ev.tasks = ("voc",)
-    ev.data_root = ""  # folder with VOCdevkit/
+    ev.data_root = ""  # folder with VOCdevkit/, coco/, imagenet/...
     ev.size = 448  # pixels, the short side of a picture
     ev.long = 2048  # pixels, at most so long
     ev.window = 448  # pixels, side of a sliding window
     ev.stride = 224  # pixels between windows
-    ev.batch = 16  # windows a program call
+    ev.batch = 0  # windows of a device that the towers see together; 0: what suits it
 
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # devices along each axis; -1: the rest
     return config

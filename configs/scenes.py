@@ -64,5 +64,4 @@ def get_config() -> ConfigDict:
     ev.size = ev.window = 96
     ev.stride = 48
     ev.long = 384
-    ev.batch = 64
     return config.lock()

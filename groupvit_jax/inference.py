@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from groupvit_jax.data.images import classification_transform
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes as class_lists
 from groupvit_jax.evals import datasets
-from groupvit_jax.evals.prompts import TextEncoder, class_embeddings
-from groupvit_jax.evals.segmentation import segment
-from groupvit_jax.evals.windows import Geometry, cut
+from groupvit_jax.evals.classification import fit
+from groupvit_jax.evals.prompts import TextEncoder, make_queries, synonyms
+from groupvit_jax.evals.segmentation import window_scores
+from groupvit_jax.evals.windows import Geometry, cut, merge
 from groupvit_jax.models import two_towers
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
@@ -50,8 +49,8 @@ class Model:
         self.geometry = Geometry(ev.size, ev.long, ev.window, ev.stride)
         self._texts = TextEncoder(self.module)
         self._images = jax.jit(self._project_images)
-        self._segment = jax.jit(lambda variables, part, embeddings, threshold: segment(
-            self.module, variables, part, embeddings, threshold))
+        self._score = jax.jit(lambda variables, windows, queries: window_scores(
+            self.module, variables, windows, queries))
 
     def _project_images(self, variables: dict, images: jax.Array) -> jax.Array:
         features = self.module.apply(variables, normalize(images), method="encode_image")
@@ -64,16 +63,10 @@ class Model:
         side to 256/224 of the size, the centre kept). Raises InputError for anything that is not RGB pictures.
         """
         side = self.config.model.image.image_size
-        pixels = np.stack([self._fit(image, side) for image in as_arrays(images)])
+        pixels = np.stack([fit(image, side) for image in as_arrays(images)])
         padded = np.concatenate([pixels, np.zeros((-len(pixels) % BATCH, side, side, 3), np.uint8)])
         parts = [self._images(self.variables, part) for part in padded.reshape(-1, BATCH, side, side, 3)]
         return np.concatenate(jax.device_get(parts))[: len(pixels)]
-
-    @staticmethod
-    def _fit(image: np.ndarray, side: int) -> np.ndarray:
-        if image.shape[:2] == (side, side):
-            return image
-        return classification_transform(image, resize=round(side * 256 / 224), crop=side)
 
     def encode_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """t texts -> float32 [t d] of unit length. Raises InputError for none."""
@@ -87,30 +80,48 @@ class Model:
         scale = self.module.apply(self.variables, method="logit_scale")
         return np.asarray(scale) * self.encode_image(images) @ self.encode_text(texts).T
 
-    def segment(self, image: np.ndarray | Image.Image, classes: Sequence[str], background: bool | float = False,
-                protocol: str = "groupvit") -> Segmentation:
+    def segment(self, image: np.ndarray | Image.Image, classes: Sequence[str],
+                background: bool | float | str = False, protocol: str = "groupvit") -> Segmentation:
         """Labels every pixel of an image of any size with one of `classes`, by the zero-shot protocol.
 
         image: PIL or uint8 [h w 3], the way up it is to be seen; a camera's EXIF orientation is not looked at.
-        background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one.
+        classes: a name each, or several for one thing, as "cat; kitten; tabby", of which the best counts.
+        background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one, words
+        ("sky; wall") by how well these fit.
         Raises InputError for no or empty class names, or an unknown protocol.
         """
-        names, templates = class_names(classes), class_lists.templates(protocol)
-        threshold = None if background is False else background_threshold(background, protocol)
-        embeddings = class_embeddings(lambda texts: self._texts(self.variables, texts), names, templates)
+        words, templates = class_words(classes), class_lists.templates(protocol)
+        names, threshold = [each[0] for each in words], None
+        if isinstance(background, str):
+            names, words = ["background", *names], [synonyms(background), *words]
+        elif background is not False:
+            names, words = ["background", *names], [[], *words]
+            threshold = background_threshold(background, protocol)
+        queries = make_queries(lambda texts: self._texts(self.variables, texts), words, templates, threshold)
         (pixels,) = as_arrays([image])
-        labels, scores, stages = jax.device_get(
-            self._segment(self.variables, cut(pixels, self.geometry), jnp.asarray(embeddings), threshold))
-        names = names if threshold is None else ["background", *names]
-        return Segmentation(labels, scores, stages[-1], tuple(names), tuple(stages))
+        part = cut(pixels, self.geometry)
+        # One window at a time, so that one program serves images of all sizes.
+        windows = [jax.device_get(self._score(self.variables, window[None], queries)) for window in part.windows]
+        members = np.concatenate([window.members for window in windows]).swapaxes(1, 2)  # [n g h w]
+        table = np.concatenate([window.table for window in windows])[..., : len(names)]
+        scores, owners = merge(part, members, table)
+        stages = [np.concatenate(stage) for stage in zip(*(window.stages for window in windows))]
+        earlier = [merge(part, one_hot(stage, groups))[1]
+                   for stage, groups in zip(stages[:-1], self.module.image.output_groups)]
+        return Segmentation(scores.argmax(axis=-1).astype(np.int32), scores, owners, tuple(names), (*earlier, owners))
 
 
-def class_names(classes: Sequence[str]) -> list[str]:
-    """The names without spaces around them; InputError for none or an empty one."""
-    names = [classes] if isinstance(classes, str) else [name.strip() for name in classes]
-    if not all(names) or not names:
+def one_hot(groups: np.ndarray, number: int) -> np.ndarray:
+    """int [n h w] -> float32 [n g h w]."""
+    return (groups[:, None] == np.arange(number)[:, None, None]).astype(np.float32)
+
+
+def class_words(classes: Sequence[str]) -> list[list[str]]:
+    """The names of each class; InputError for no class or an empty name."""
+    classes = [classes] if isinstance(classes, str) else list(classes)
+    if not classes or not all(name.strip() for name in classes):
         raise InputError("segment needs at least one class name, none of them empty, as in 'cat,sofa'")
-    return names
+    return [synonyms(name) for name in classes]
 
 
 def background_threshold(background: bool | float, protocol: str) -> float:
@@ -134,7 +145,8 @@ def as_arrays(images: Images) -> list[np.ndarray]:
     return arrays
 
 
-def load(path: str) -> Model:
-    """The model in `path`: a training workdir (its newest checkpoint). Raises InputError when there is none."""
-    config, variables, _ = checkpoint.load(path)
+def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Model:
+    """The model in `path`: a training workdir (its newest checkpoint) or WORKDIR/checkpoints/STEP, its arrays where
+    `sharding` says. Raises InputError when there is none."""
+    config, variables, _ = checkpoint.load(path, sharding)
     return Model(config, variables)

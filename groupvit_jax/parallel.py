@@ -4,6 +4,8 @@ import contextlib
 import functools
 import hashlib
 import math
+import os
+import types
 from typing import Any
 
 import flax.linen as nn
@@ -41,7 +43,15 @@ RULES = (
 )
 
 
-def create_mesh(config) -> jax.sharding.Mesh:
+def cores_as_devices() -> None:
+    """Makes each core of a CPU a device of its own, for work that splits into independent parts: JAX spreads what is in
+    a loop over no cores. Does nothing where that is settled already."""
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # JAX is running
+            jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 16))
+
+
+def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "tensor": 1})) -> jax.sharding.Mesh:
     """The mesh of `config.mesh` ({data, fsdp, tensor}; one of them may be -1, "the rest") over all devices.
 
     Raises InputError when the sizes do not multiply to the number of devices.
@@ -120,6 +130,28 @@ def check_agreement(lines: list[str]) -> None:
     if jax.process_count() > 1 and (multihost_utils.process_allgather(digest) != digest).any():
         raise InputError(f"the hosts see different data, this one {'; '.join(lines)}: give all the same files, indexes "
                          "and config.data.tagger")
+
+
+def gather_lines(lines: list[str]) -> list[str]:
+    """The lines of all processes, in their order; each of them must call it."""
+    if jax.process_count() == 1:
+        return lines
+    text = np.frombuffer("\0".join(lines).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(text), len(lines)]))
+    texts = multihost_utils.process_allgather(np.pad(text, (0, int(sizes[:, 0].max()) - len(text))))
+    return [line for (size, number), row in zip(sizes, texts) if number
+            for line in row[:size].tobytes().decode().split("\0")]
+
+
+def place(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Arrays on this mesh as they are; others to every device of it, the same on all processes."""
+    devices = set(mesh.devices.flat)
+
+    def put(x):
+        here = isinstance(x, jax.Array) and x.sharding.device_set == devices
+        return x if here else jax.device_put(x, replicated(mesh))
+
+    return jax.tree.map(put, tree)
 
 
 def fetch(tree: Any) -> Any:

@@ -14,7 +14,7 @@ from groupvit_jax.data import scenes
 from groupvit_jax.data.images import classification_transform
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes
-from groupvit_jax.evals.datasets import VocFolder
+from groupvit_jax.evals.datasets import open_masked
 from groupvit_jax.evals.runner import Evaluator
 
 TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
@@ -153,6 +153,7 @@ def test_one_class_takes_every_pixel(model, pictures):
 
 @pytest.mark.parametrize("more, words", [
     ({"classes": []}, "class name"), ({"classes": ["cat", " "]}, "class name"), ({"classes": ""}, "class name"),
+    ({"classes": ["cat;"]}, "empty name"), ({"background": "sky;;"}, "empty name"),
     ({"background": 1.5}, "between 0 and 1"), ({"background": float("nan")}, "between 0 and 1"),
     ({"protocol": "clip"}, "groupvit, tcl"), ({"image": np.zeros((8, 8), np.uint8)}, "RGB"),
     ({"image": np.zeros((8, 400, 3), np.uint8)}, "an image is too narrow"),
@@ -168,21 +169,34 @@ def test_one_class_may_be_given_as_a_string(model, pictures):
 
 def test_segment_labels_pixels_as_the_evaluation_counts_them(model, tmp_path):
     scenes.write(tmp_path, train=0, val=1, seed=3, size=50, workers=1)
-    (_, image, mask), names = VocFolder(tmp_path / "VOCdevkit/scenes")[0], classes.names("scenes")
-    evaluator = Evaluator.from_config(model.module, model.config.eval, data_root=str(tmp_path))
-    (scorer,), c = evaluator.tasks, len(names)
-    embeddings = classes_of(evaluator, model, names)
-    ((counts, _, _),) = scorer.counts(model.variables, embeddings)
+    names, c = classes.names("scenes"), 15
+    _, image, mask = open_masked("scenes", tmp_path, None, c)[0]
+    counts = Evaluator.from_config(model.module, model.config.eval, data_root=str(tmp_path))(model.variables)
     labels = model.segment(image, names).labels
     expected = np.bincount((mask.astype(int) * c + labels).ravel(), minlength=c * c).reshape(c, c)
     assert len(np.unique(labels)) > 1
-    np.testing.assert_array_equal(np.asarray(counts["confusion"]), expected)
+    np.testing.assert_array_equal(counts["scenes"]["confusion"], expected)
 
 
-def classes_of(evaluator, model, names):
-    from groupvit_jax.evals.prompts import class_embeddings
+def test_one_program_serves_images_of_all_sizes_and_lists_of_all_lengths(model):
+    program, before = model._score, model._score._cache_size()
+    for h, w, number in ((32, 32, 2), (37, 80, 5), (90, 33, 200), (64, 64, 1)):
+        image = Image.fromarray(scenes.draw(0, 7, size=128).image[:h, :w])
+        assert model.segment(image, [f"thing {i}" for i in range(number)], background=True).scores.shape[:2] == (h, w)
+    assert program._cache_size() <= before + 1
 
-    return class_embeddings(lambda texts: evaluator.text(model.variables, texts), names, evaluator.templates)
+
+def test_the_best_of_several_names_counts_and_the_first_is_shown(model, pictures):
+    out = model.segment(pictures[0], ["zebra; striped horse", "sand"], background="night; the sky")
+    assert out.names == ("background", "zebra", "sand") and out.scores.shape == (32, 32, 3)
+    apart = model.segment(pictures[0], ["night", "the sky", "zebra", "striped horse", "sand"])
+    best = np.stack([apart.scores[..., :2].max(-1), apart.scores[..., 2:4].max(-1), apart.scores[..., 4]], axis=-1)
+    np.testing.assert_allclose(out.scores, best, atol=1e-5)  # five names: the rule of five takes none away
+
+
+def test_more_classes_than_any_data_set_has(model, pictures):
+    out = model.segment(pictures[0], [f"thing {i}" for i in range(700)])
+    assert out.scores.shape == (32, 32, 700) and ((out.scores > 0).any(axis=(0, 1)).sum()) <= 5 * 9
 
 
 def test_a_model_of_two_stages_gives_the_groups_of_both(tmp_path):

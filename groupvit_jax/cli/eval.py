@@ -1,39 +1,65 @@
-"""groupvit eval --checkpoint=P --tasks=scenes,voc --data_root=DIR [--output=F.json]: zero-shot scores in percent."""
+"""groupvit eval --checkpoint=P --tasks=voc,imagenet --data_root=DIR [--output=F.json]: zero-shot scores in percent."""
 
-import json
 import pathlib
 
 from absl import flags
 
+from groupvit_jax.cli import hosts
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir")
-    flags.DEFINE_list("tasks", None, "data sets to score, comma separated; default: those of the run's configuration")
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, or one WORKDIR/checkpoints/STEP")
+    flags.DEFINE_list("tasks", None, "data sets to score, comma separated: voc, voc20, context, context59, "
+                      "coco_object, coco_stuff, cityscapes, ade20k, imagenet, scenes, fashion; default: those of the "
+                      "run's configuration")
     flags.DEFINE_string("data_root", None, "folder the data sets lie in; default: that of the run's configuration")
     flags.DEFINE_enum("protocol", "groupvit", ["groupvit", "tcl"], "templates, class names and background threshold")
-    flags.DEFINE_string("output", None, "JSON file to write the scores to")
+    flags.DEFINE_string("output", None, "JSON file to write the scores to; confusion matrices go beside it as .npy")
+    flags.DEFINE_bool("oracle", False, "score the groups too, each named by its own best class")
+    flags.DEFINE_bool("skip_bad", False, "leave out and report pictures that cannot be used, instead of ending")
+    flags.DEFINE_integer("batch", None, "windows that each device takes together; default: what suits it", 1)
+    flags.DEFINE_bool("pamr", False, "not of the protocol: refine maps along the picture's edges")
+    flags.DEFINE_bool("flip", False, "not of the protocol: average with the mirrored picture")
+    flags.DEFINE_list("scales", ["1"], "not of the protocol: average over these sizes, factors from 1 up")
+    flags.DEFINE_string("templates", "", "not of the protocol: photo (1), subset (7), full (80), or a file of prompts")
+    flags.DEFINE_string("class_file", "", 'not of the protocol: a label a line, with synonyms "cat; kitten; tabby"')
+    hosts.define_flags()
+    flags.DEFINE_string("background", "", 'not of the protocol: words for the background, "sky; wall", no threshold')
+    flags.DEFINE_integer("top", 5, "how many classes a window may have; 0, not of the protocol: all", 0)
 
 
 def main(rest: list[str]) -> None:
     if rest or not FLAGS.checkpoint:
-        raise InputError("usage: groupvit eval --checkpoint=WORKDIR [--tasks=scenes --data_root=DIR --output=F.json]")
+        raise InputError("usage: groupvit eval --checkpoint=WORKDIR [--tasks=voc --data_root=DIR --output=F.json]")
     check_output(FLAGS.output)
-    from groupvit_jax import files
-    from groupvit_jax.evals import runner
+    try:
+        scales = tuple(float(scale) for scale in FLAGS.scales)
+    except ValueError:
+        raise InputError(f"--scales={','.join(FLAGS.scales)}: give factors from 1 up, as 1,1.25,1.5") from None
+    from groupvit_jax import parallel
+    from groupvit_jax.evals import report, runner
+    from groupvit_jax.evals.protocol import Protocol
     from groupvit_jax.inference import load
 
-    model = load(FLAGS.checkpoint)
-    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root}
-    evaluator = runner.Evaluator.from_config(model.module, model.config.eval, protocol=FLAGS.protocol, progress=True,
-                                             **{name: value for name, value in chosen.items() if value})
+    changes = {name: FLAGS[name].value for name in ("templates", "class_file", "background", "top", "pamr", "oracle")}
+    protocol = Protocol(FLAGS.protocol, **changes)
+    parallel.cores_as_devices()
+    hosts.join()
+    mesh = parallel.create_mesh()
+    model = load(FLAGS.checkpoint, parallel.replicated(mesh))
+    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch}
+    evaluator = runner.Evaluator.from_config(
+        model.module, model.config.eval, protocol=protocol, scales=scales, flip=FLAGS.flip, skip_bad=FLAGS.skip_bad,
+        mesh=mesh, progress=True, **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
-    print(runner.table(results))
-    if FLAGS.output:
-        files.write(FLAGS.output, (json.dumps(results, indent=1) + "\n").encode())
+    if FLAGS.process:  # the first one speaks for all
+        return
+    print(report.table(results))
+    for path in report.write(FLAGS.output, results) if FLAGS.output else ():
+        print(f"wrote {path}")
 
 
 def check_output(output: str | None) -> None:

@@ -1,7 +1,6 @@
 """groupvit segment --checkpoint=P --images=GLOB --classes="cat,sofa" --output=DIR: one's own images and words."""
 
 import collections
-import contextlib
 import glob
 import io
 import json
@@ -18,21 +17,25 @@ FLAGS = flags.FLAGS
 
 
 class BackgroundParser(flags.ArgumentParser):
-    def parse(self, text: str | bool) -> bool | float:
+    def parse(self, text: str | bool) -> bool | float | str:
         if str(text).lower() in ("true", "false"):
             return str(text).lower() == "true"
-        with contextlib.suppress(ValueError):
-            if 0 <= float(text) <= 1:
-                return float(text)
-        raise ValueError("give a threshold between 0 and 1, or none for the protocol's")
+        try:
+            threshold = float(text)
+        except ValueError:
+            return text
+        if not 0 <= threshold <= 1:
+            raise ValueError("give a threshold between 0 and 1, or none for the protocol's, or words")
+        return threshold
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir")
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, or one WORKDIR/checkpoints/STEP")
     flags.DEFINE_string("images", None, "an image, or a quoted glob of images")
-    flags.DEFINE_list("classes", None, "what to look for, comma separated")
+    flags.DEFINE_list("classes", None, "what to look for, comma separated; several names for one as 'cat; kitten'")
     flags.DEFINE(BackgroundParser(), "background", False, "leave pixels that look like none of the classes; alone "
-                 "with the protocol's threshold, or --background=T with T between 0 and 1", boolean=True)
+                 "with the protocol's threshold, --background=T with T between 0 and 1, or --background='sky; wall' "
+                 "with words for it", boolean=True)
     flags.DEFINE_enum("protocol", "groupvit", ["groupvit", "tcl"], "prompt templates and threshold")
     flags.DEFINE_list("views", ["input_pred_label", "labels", "areas"],
                       "what to write, of " + "; ".join(f"{view} ({what})" for view, what in viz.VIEWS.items()))
@@ -50,7 +53,7 @@ def main(rest: list[str]) -> None:
     from groupvit_jax import files, inference
     from groupvit_jax.writer import Progress
 
-    inference.class_names(FLAGS.classes)
+    inference.class_words(FLAGS.classes)
     model = inference.load(FLAGS.checkpoint)
     with Progress("segment", len(paths), "images") as progress:
         for path, name in zip(paths, output_names(paths)):

@@ -8,6 +8,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,25 @@ class Picture(NamedTuple):
     width: int
     shrinks: tuple[int, ...]  # it can also be decoded at one of these fractions of its size, largest first
     read: Callable[[int], np.ndarray]  # shrink -> uint8 [height/shrink width/shrink 3], rounded up; 1: exact
+
+
+def stored_rgb(file) -> np.ndarray:
+    """The pixels of a picture in a file or at its path as they are stored, uint8 [h w 3]: masks fit no others. Raises
+    whatever PIL does for one that is not whole."""
+    data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
+    if data.startswith(b"\xff\xd8"):
+        with contextlib.suppress(ValueError):  # then PIL has its try
+            if simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB"):
+                return simplejpeg.decode_jpeg(data)
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # TFDS, for one, sets it: half of a picture would be black
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def stored_size(file) -> tuple[int, int]:
+    """Height and width of the same, from its header."""
+    with Image.open(file) as image:
+        return image.height, image.width
 
 
 @contextlib.contextmanager

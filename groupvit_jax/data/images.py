@@ -101,19 +101,23 @@ def train_transform(
     return apply_randaugment(image, rng, magnitude=randaugment) if randaugment else image
 
 
-def resize_shorter(image: np.ndarray, short: int, long: int) -> np.ndarray:
+def resize_shorter(image: np.ndarray, short: float, long: float) -> np.ndarray:
     """uint8 [h w 3] -> uint8 [h' w' 3], the segmentation protocols' resize: aspect kept, the short side
     becomes `short` unless the long side would pass `long`.
 
     OpenCV's INTER_LINEAR on uint8: half-pixel centres, not antialiased, rounded to whole values; published
     scores depend on it. The image comes back as it is when no side changes.
     """
-    height, width = image.shape[:2]
-    scale = min(short / min(height, width), long / max(height, width))
-    h, w = (max(1, int(side * scale + 0.5)) for side in (height, width))
-    if (h, w) == (height, width):
+    height, width = shorter_size(*image.shape[:2], short, long)
+    if (height, width) == image.shape[:2]:
         return image
-    return cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def shorter_size(height: int, width: int, short: float, long: float) -> tuple[int, int]:
+    """The size that `resize_shorter` gives."""
+    scale = min(short / min(height, width), long / max(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def classification_transform(image: np.ndarray, resize: int = 256, crop: int = 224) -> np.ndarray:

@@ -74,11 +74,11 @@ _CONTEXT = {"folders": ("VOCdevkit/VOC2010", "VOC2010"), "split": "val", "image"
             "mask": "SegmentationClassContext/{key}{ending}", "listing": "ImageSets/SegmentationContext/{split}.txt",
             "source": "unpack VOC2010's trainval images in DATA_ROOT and make the masks of 59 classes from "
                       "https://cs.stanford.edu/~roozbeh/pascal-context as MMSegmentation's guide says"}
-_COCO164K = {"folders": ("coco_stuff164k",), "split": "val2017", "image": "images/{split}/{key}.jpg",
+_COCO164K = {"folders": ("coco", "coco_stuff164k"), "split": "val2017", "image": "images/{split}/{key}.jpg",
              "mask": "annotations/{split}/{key}{ending}",
-             "source": "unpack val2017.zip from https://cocodataset.org in DATA_ROOT/coco_stuff164k/images and "
+             "source": "unpack val2017.zip from https://cocodataset.org in DATA_ROOT/coco/images and "
                        "stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff in "
-                       "DATA_ROOT/coco_stuff164k/annotations"}
+                       "DATA_ROOT/coco/annotations"}
 
 LAYOUTS = (
     Layout("voc", masks={".png": _as_they_are(21)}, **_VOC2012),
@@ -173,15 +173,26 @@ def labels(key: str, mask: np.ndarray, ending: str | None = None) -> np.ndarray:
 
 def read_labels(key: str, path: str | Path) -> np.ndarray:
     """The label ids in a mask's file, uint8 [h w], 255 ignored; which form it has is told by its name."""
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)  # a palette image's values are its labels; converting it would give colours
-    except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
-        raise InputError(f"cannot read {path} ({error}): replace it") from error
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise InputError(f"{path} is not a mask of 8-bit labels: save it as a grey or palette PNG")
     ending = next(ending for ending in find_layout(key).masks if str(path).endswith(ending))
     try:
-        return labels(key, mask, ending)
+        return labels(key, read_mask(path, str(path)), ending)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def read_mask(file, name: str) -> np.ndarray:
+    """The values of a mask in a file or at its path, uint8 [h w]; of 16 bits, 65535 becomes 255 (ignored)."""
+    try:
+        with Image.open(file) as image:
+            mask = np.asarray(image)  # a palette image's values are its labels; converting it would give colours
+    except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
+        raise InputError(f"cannot read {name} ({error}): replace it") from error
+    if mask.ndim == 2 and mask.dtype in (np.uint16, np.int32):  # how PIL gives 16 bits
+        mask = np.where(mask == 65535, IGNORED, mask)
+        if mask.max() > 255:
+            raise InputError(f"{name} has the value {mask.max()}, which stands for nothing there: it belongs to "
+                             "another data set, or was converted")
+        return mask.astype(np.uint8)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise InputError(f"{name} is not a mask of 8 or 16 bits: save it as a grey or palette PNG")
+    return mask

@@ -1,36 +1,59 @@
-"""Which data sets can be scored, and where they lie: one row each."""
+"""What can be scored: the tasks, one row each, and a task's pictures with their truth."""
 
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from absl import logging
 
+from groupvit_jax.data import classification_sets, segmentation_sets, tfds_sets
+from groupvit_jax.data.decoding import stored_rgb, stored_size
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.metrics import IGNORED
+
+MODEL_A, MODEL_B = "GroupViT, GCC + YFCC", "GroupViT, GCC + RedCaps"
+THIRD_PARTY = f"{MODEL_B}, by third parties"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One segmentation data set in VOC's folder layout.
+    """One data set. Segments are scored if it is a row of `segmentation_sets`, whole pictures if it is one of
+    `classification_sets`, or both.
 
-    folders: where it may lie under the data root, tried in order; source: where to get it.
-    background: the threshold of label 0 by protocol; empty if every label is a class with a name of its own.
+    background: by protocol, the threshold of label 0; empty if every label is a class with a name of its own.
+    published: by model, the figure that others have published, mIoU or top-1 in percent.
     """
 
     key: str
-    folders: tuple[str, ...]
-    source: str
-    split: str = "val"
     background: dict[str, float] = field(default_factory=dict)
+    published: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def segments(self) -> bool:
+        return any(layout.key == self.key for layout in segmentation_sets.LAYOUTS)
+
+    @property
+    def classifies(self) -> bool:
+        return self.key in classification_sets.LAYOUTS
 
 
+# Thresholds: GroupViT's for its own protocol, 0.5 for all data sets under TCL's (Cha et al., CVPR 2023). Published: the
+# paper's page for models A and B; re-evaluations of B under TCL's protocol. (Another table has 11.1 for coco_stuff.)
 TASKS = (
-    Task("scenes", ("VOCdevkit/scenes", "scenes", "."), "make them with `groupvit data scenes --output=DATA_ROOT`"),
-    # Thresholds: GroupViT's for its own protocol, 0.5 for all data sets under TCL's (Cha et al., CVPR 2023).
-    Task("voc", ("VOCdevkit/VOC2012", "VOC2012"),
-         "unpack VOCtrainval_11-May-2012.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2012 in DATA_ROOT",
-         background={"groupvit": 0.95, "tcl": 0.5}),
+    Task("voc", {"groupvit": 0.95, "tcl": 0.5}, {MODEL_A: 52.3, MODEL_B: 50.8}),
+    Task("voc20", published={THIRD_PARTY: 79.7}),
+    Task("context", {"groupvit": 0.35, "tcl": 0.5}, {MODEL_A: 22.4, MODEL_B: 23.7}),
+    Task("context59", published={THIRD_PARTY: 23.4}),
+    Task("coco_object", {"groupvit": 0.95, "tcl": 0.5}, {MODEL_A: 24.3, MODEL_B: 27.5, THIRD_PARTY: 27.5}),
+    Task("coco_stuff", published={THIRD_PARTY: 15.3}),
+    Task("cityscapes", published={THIRD_PARTY: 11.1}),
+    Task("ade20k", published={THIRD_PARTY: 9.2}),
+    Task("imagenet", published={MODEL_A: 43.7, MODEL_B: 51.6}),
+    Task("scenes"),
 )
 
 
@@ -40,91 +63,95 @@ def find_tasks(keys: list[str]) -> list[Task]:
     for key in keys:
         if key not in known:
             raise InputError(f"no task {key!r}: choose among {', '.join(known)}")
+    if not keys or len(set(keys)) < len(keys):
+        raise InputError(f"tasks {','.join(keys) or 'none'}: name each data set once, as voc,context")
     return [known[key] for key in keys]
 
 
-class VocFolder:
-    """Images and masks in VOC's layout: JPEGImages/*.jpg, SegmentationClass/*.png, ImageSets/Segmentation/SPLIT.txt.
+class Masked:
+    """n pictures with their masks: `masked[i]` is (key, image uint8 [h w 3], label ids uint8 [h w], 255 ignored).
 
-    `folder[i]` is (key, image uint8 [h w 3], mask uint8 [h w]); `sizes` is int [n 2], each image's height and width,
-    read from the headers. Every file of the split is looked for at once: InputError names the first that is missing.
+    image(i): a file or its path; mask(i): label ids; names(i): of the two, for messages; labels: how many there are.
+    Raises InputError that names the file for what cannot be read, a mask of another size than its picture, or a label
+    that there is not.
     """
 
-    def __init__(self, root: str | Path, split: str = "val"):
-        self.root = Path(root)
-        listing = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        if not listing.is_file():
-            raise InputError(f"no split {split!r} in {self.root}: {listing} is missing")
-        self.keys = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
-        if not self.keys:
-            raise InputError(f"{listing} is empty: it should name one image a line")
-        self.sizes = np.array([self._size(key) for key in self.keys])
+    def __init__(self, keys: list[str], image: Callable, mask: Callable[[int], np.ndarray],
+                 names: Callable[[int], tuple[str, str]], labels: int):
+        self.keys, self._image, self._mask, self._names, self._labels = keys, image, mask, names, labels
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
-        image, mask = self._paths(self.keys[i])
-        picture = _read(image, "RGB")
-        labels = _read(mask, None)  # a palette image's values are its labels; converting it would give colours
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise InputError(f"{mask} is not a mask of 8-bit labels: save it as a grey or palette PNG")
-        if labels.shape != picture.shape[:2]:
-            raise InputError(f"{mask} is {labels.shape[1]}x{labels.shape[0]} but its image "
-                             f"{picture.shape[1]}x{picture.shape[0]}: a mask must be as large as its image")
-        return self.keys[i], picture, labels
+        image = self._open(i, stored_rgb)
+        mask, name = self._mask(i), self._names(i)[1]
+        if mask.shape != image.shape[:2]:
+            raise InputError(f"{name} is {mask.shape[1]}x{mask.shape[0]} but its image {image.shape[1]}x"
+                             f"{image.shape[0]}: a mask must be as large as its image")
+        wrong = np.setdiff1d(mask[mask >= self._labels], [IGNORED])
+        if wrong.size:
+            raise InputError(f"{name} has label {wrong[0]}, but labels are 0 to {self._labels - 1} and {IGNORED} "
+                             "(ignored): it belongs to another data set, or the class list is incomplete")
+        return self.keys[i], image, mask
 
-    def _paths(self, key: str) -> tuple[Path, Path]:
-        return self.root / "JPEGImages" / f"{key}.jpg", self.root / "SegmentationClass" / f"{key}.png"
+    def size(self, i: int) -> tuple[int, int]:
+        """Height and width, from the picture's header."""
+        return self._open(i, stored_size)
 
-    def _size(self, key: str) -> tuple[int, int]:
-        for path in self._paths(key):
-            if not path.is_file():
-                raise InputError(f"{path} is missing, but the split names {key!r}: complete the data set")
-        return _read_size(self._paths(key)[0])
-
-
-def _read(path: Path, mode: str | None) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode) if mode else image)
-    except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
-        raise InputError(f"cannot read {path} ({error}): replace it") from error
-
-
-def _read_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise InputError(f"cannot read {path} ({error}): replace it") from error
-
-
-def open_tasks(tasks: list[Task], data_root: str | Path, split: str | None = None) -> list[VocFolder]:
-    """Opens the data sets of all tasks, or raises one InputError that says of each what is wrong with it.
-
-    split: in place of the tasks' own. What is wrong: what is missing, where it was looked for, where to get it.
-    """
-    opened, problems = [], []
-    for task in tasks:
-        folders = [Path(data_root) / folder for folder in task.folders]
-        found = [folder for folder in folders if (folder / "ImageSets" / "Segmentation").is_dir()]
-        if not found:
-            looked = ", ".join(str(folder) for folder in folders)
-            problems.append(f"{task.key}: no ImageSets/Segmentation in {looked}; {task.source}")
-            continue
+    def _open(self, i: int, use: Callable):
         try:
-            opened.append(VocFolder(found[0], split or task.split))
+            return use(self._image(i))
+        except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
+            raise InputError(f"cannot read {self._names(i)[0]} ({error}): replace it") from error
+
+
+def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> Masked:
+    """A segmentation set from its usual folders, or from its TFDS copy in ROOT/KEY as `groupvit data convert` makes."""
+    try:
+        pairs = segmentation_sets.pairs(key, root, split)
+    except InputError as error:
+        if (folder := tfds_sets.find(Path(root) / key)) is None:
+            raise InputError(f"{error}, or a TFDS copy in {Path(root) / key}") from None
+        split = split or segmentation_sets.find_layout(key).split
+        records = tfds_sets.Records(folder, split, "image", "mask", "key")
+        return Masked([key.decode() for key in records.column("key")], lambda i: io.BytesIO(records[i]["image"]),
+                      lambda i: segmentation_sets.read_mask(io.BytesIO(records[i]["mask"]), f"{folder} record {i}"),
+                      lambda i: (f"image {i} of {folder}", f"mask {i} of {folder}"), labels)
+    return Masked([pair[0] for pair in pairs], lambda i: pairs[i][1],
+                  lambda i: segmentation_sets.read_labels(key, pairs[i][2]), lambda i: pairs[i][1:], labels)
+
+
+def open_all(openers: list[Callable]) -> list:
+    """What each opener gives; or one InputError with what is wrong with any of them."""
+    opened, problems = [], []
+    for opener in openers:
+        try:
+            opened.append(opener())
         except InputError as error:
-            problems.append(f"{task.key}: {error}; {task.source}")
+            problems.append(str(error))
     if problems:
         raise InputError(" | ".join(problems))
     return opened
 
 
-def check_labels(key: str, mask: np.ndarray, classes: int):
-    """Raises InputError if a mask has a label that is neither a class nor ignored."""
-    wrong = np.setdiff1d(mask[mask >= classes], [IGNORED])
-    if wrong.size:
-        raise InputError(f"the mask of {key} has label {wrong[0]}, but labels are 0 to {classes - 1} and "
-                         f"{IGNORED} (ignored): it belongs to another data set, or its class list is incomplete")
+def sizes(masked: Masked, skipped: list[str] | None) -> list[tuple[int, int] | None]:
+    """Height and width of each picture; None and a line in `skipped`, if that is a list, for what cannot be read."""
+    def size(i: int) -> tuple[int, int] | None:
+        with skipping(skipped is not None, skipped):
+            return masked.size(i)
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(size, range(len(masked))))
+
+
+@contextlib.contextmanager
+def skipping(skip_bad: bool, skipped: list[str]) -> Iterator[None]:
+    """With `skip_bad`, an InputError inside becomes a warning and a line in `skipped`."""
+    try:
+        yield
+    except InputError as error:
+        if not skip_bad:
+            raise InputError(f"{error}, or go on without it by --skip_bad") from error
+        skipped.append(str(error))
+        logging.warning("left out: %s", error)

@@ -1,12 +1,9 @@
 """An image to the windows the model sees, and back: which window pixel counts how much for which image pixel.
 
-Placing windows, averaging where they overlap and resizing to the original size are all linear and separable, so a
-window needs two matrices for the way back, `rows` [H h] and `columns` [W w]:
-
-    scores of the image [H W] = sum over its windows of  rows @ scores of the window [h w] @ columns.T
-
-Only what the matrices are made of (positions and shares) goes to the device, where `hat` builds them: with padded
-positions no image size needs a program of its own.
+An image is resized to a canvas and cut into windows. Placing windows, averaging where they overlap and resizing to the
+original size are all linear and separable: along each side, an image pixel is a mean of two neighbouring canvas pixels
+(`Side`), and a canvas pixel the mean of the windows over it (`Cut.share_y`, `share_x`). On the device this is done tile
+by tile of the original image, so that no image size needs a program of its own; `merge` does it at once, in NumPy.
 """
 
 import math
@@ -15,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from groupvit_jax.data.images import resize_shorter
+from groupvit_jax.data.images import resize_shorter, shorter_size
 from groupvit_jax.errors import InputError
 
-NOWHERE = -9.0  # a padded output position: further than one pixel from every pixel, so all its weights are zero
+NOWHERE = -(1 << 20)  # a canvas pixel that no window has
+MERGED_AT_ONCE = 1 << 24  # numbers, 64 MB of float32
 
 
 @dataclass(frozen=True)
@@ -26,46 +24,74 @@ class Geometry:
     """Sizes of the sliding-window protocol in pixels; the defaults are the published model's.
 
     The short side is resized to `size`, unless the long side would pass `long`; square windows of side `window`
-    every `stride`.
+    every `stride`. Not of the protocol: with `scales`, the scores of several sizes are averaged, each of them `size`
+    and `long` times a factor from 1 up; with `flip`, also those of the mirrored image.
     """
 
     size: int = 448
     long: int = 2048
     window: int = 448
     stride: int = 224
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
 
     def __post_init__(self):
         if min(self.size, self.long, self.window, self.stride) < 1:
             raise InputError(f"evaluation sizes must be positive, got {self}")
         if self.stride > self.window:
             raise InputError(f"stride {self.stride} is larger than window {self.window}: pixels would be left out")
+        if not self.scales or not all(1.0 <= scale <= 8.0 for scale in self.scales):
+            raise InputError(f"scales {list(self.scales)}: give factors from 1 to 8, as 1,1.25,1.5; a smaller picture "
+                             "would not fill the window")
 
-    def canvas(self, height: int, width: int) -> tuple[int, int]:
+    def changes(self) -> list[str]:
+        """What is not of the protocol, in words."""
+        scales = "scales " + ",".join(f"{scale:g}" for scale in self.scales)
+        return [scales] * (self.scales != (1.0,)) + ["flip"] * self.flip
+
+    def canvas(self, height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
         """The size to which an image is resized before it is cut."""
-        scale = min(self.size / min(height, width), self.long / max(height, width))
-        return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        return shorter_size(height, width, scale * self.size, scale * self.long)
 
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """The size of an image's windows; less than `window` where the image is lower than that."""
-        return tuple(min(side, self.window) for side in self.canvas(height, width))
+        canvases = [self.canvas(height, width, scale) for scale in self.scales]
+        shapes = {tuple(min(side, self.window) for side in canvas) for canvas in canvases}
+        if len(shapes) > 1:
+            raise InputError(f"an image of {width}x{height} pixels is too long for several scales: leave them out")
+        return shapes.pop()
 
     def count(self, height: int, width: int) -> int:
         """How many windows an image has."""
-        return math.prod(len(window_starts(side, self.window, self.stride)) for side in self.canvas(height, width))
+        canvases = [self.canvas(height, width, scale) for scale in self.scales]
+        each = [math.prod(len(window_starts(side, self.window, self.stride)) for side in canvas) for canvas in canvases]
+        return sum(each) * (1 + self.flip)
+
+
+class Side(NamedTuple):
+    """Where m pixels along one side of an image lie on the canvas: pixel j is (1 - part[j]) of canvas pixel low[j] and
+    part[j] of the next. int32 [m], float32 [m]."""
+
+    low: np.ndarray
+    part: np.ndarray
 
 
 class Cut(NamedTuple):
-    """An image's n windows, uint8 [n h w 3], and for its H x W pixels the way back.
+    """An image's n windows, uint8 [n h w 3], and the way back to its pixels.
 
-    at_y [n H], at_x [n W]: where an image pixel's centre lies in the window, in window pixels (0 is the centre of
-    the first); share_y [n h], share_x [n w]: one over the number of windows that lie over a window's row, column.
+    view int32 [n]: the scale a window is of; mirrored bool [n]; start int32 [n 2]: its first row and column on that
+    canvas; share_y float32 [n h], share_x [n w]: what its rows and columns count in the mean.
+    ys, xs: by view, where the image's rows and columns lie on the canvas.
     """
 
     windows: np.ndarray
-    at_y: np.ndarray
-    at_x: np.ndarray
+    view: np.ndarray
+    mirrored: np.ndarray
+    start: np.ndarray
     share_y: np.ndarray
     share_x: np.ndarray
+    ys: tuple[Side, ...]
+    xs: tuple[Side, ...]
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:
@@ -74,79 +100,87 @@ def window_starts(side: int, window: int, stride: int) -> list[int]:
     return [min(stride * i, last) for i in range(math.ceil(last / stride) + 1)]
 
 
-def positions(n_in: int, n_out: int) -> np.ndarray:
-    """Where n_out resized pixels lie among n_in pixels: half-pixel centres, clamped to the border; float64 [n_out]."""
-    return np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
-
-
-def hat(at, n: int, xp=np):
-    """Linear interpolation as a matrix: positions [... m] -> float32 weights [... m n] of n pixels; zero outside."""
-    return xp.maximum(0, 1 - xp.abs(at[..., None] - xp.arange(n, dtype=xp.float32))).astype(xp.float32)
+def resized_side(n_in: int, n_out: int) -> Side:
+    """PyTorch's `interpolate(mode="bilinear", align_corners=False)` from n_in to n_out pixels along one side:
+    half-pixel centres, clamped borders, not antialiased (`jax.image.resize` antialiases when it shrinks)."""
+    at = np.clip((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5, 0, n_in - 1)
+    low = np.floor(at).astype(np.int32)
+    return Side(low, (at - low).astype(np.float32))
 
 
 def bilinear_weights(n_in: int, n_out: int) -> np.ndarray:
-    """The matrix [n_out n_in] of PyTorch's `interpolate(mode="bilinear", align_corners=False)` along one axis.
-
-    Half-pixel centres, clamped borders, not antialiased (`jax.image.resize` antialiases when it shrinks).
-    """
-    return hat(positions(n_in, n_out), n_in)
+    """The same as a matrix, float32 [n_out n_in]."""
+    (low, part), rows = resized_side(n_in, n_out), np.arange(n_out)
+    weights = np.zeros((n_out, n_in + 1), np.float32)
+    weights[rows, low] = 1 - part
+    weights[rows, low + 1] += part  # of the last pixel, 0 of one behind it
+    return weights[:, :n_in]
 
 
 def cut(image: np.ndarray, geometry: Geometry) -> Cut:
     """uint8 [H W 3] -> its windows and the way back to H x W."""
-    height, width = image.shape[:2]
-    canvas = resize_shorter(image, geometry.size, geometry.long)
-    ys, at_y, share_y = _axis(height, canvas.shape[0], geometry)
-    xs, at_x, share_x = _axis(width, canvas.shape[1], geometry)
-    h, w = share_y.shape[1], share_x.shape[1]
-    y, x = (index.ravel() for index in np.indices((len(ys), len(xs))))  # row by row
-    windows = np.stack([canvas[ys[i] : ys[i] + h, xs[j] : xs[j] + w] for i, j in zip(y, x)])
-    return Cut(windows, at_y[y], at_x[x], share_y[y], share_x[x])
+    geometry.shape(*image.shape[:2])
+    parts = [_cut_canvas(image, geometry, *view) for view in enumerate(geometry.scales)]
+    fields = [np.concatenate(field) for field in zip(*(fields for cuts, _, _ in parts for fields in cuts))]
+    cut = Cut(*fields, *zip(*(sides for _, *sides in parts)))
+    return cut._replace(share_y=cut.share_y / np.float32(len(parts) * (1 + geometry.flip)))
 
 
-def _axis(side: int, resized: int, geometry: Geometry) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Along one axis: the starts, and per window the positions of the `side` pixels and the shares of its own."""
-    starts = window_starts(resized, geometry.window, geometry.stride)
-    over = np.zeros(resized, np.float32)
-    inside = [slice(start, start + min(resized, geometry.window)) for start in starts]
+def _cut_canvas(image: np.ndarray, geometry: Geometry, view: int, scale: float):
+    """Of one scale, the fields of `Cut`, of the mirrored canvas too if that is asked for; then rows and columns."""
+    canvas = resize_shorter(image, scale * geometry.size, scale * geometry.long)
+    starts, shares = zip(*(_axis(side, geometry) for side in canvas.shape[:2]))
+    (h, w), n = (share.shape[1] for share in shares), len(starts[0]) * len(starts[1])
+    i, j = (index.ravel() for index in np.indices((len(starts[0]), len(starts[1]))))  # row by row
+    cuts = []
+    for mirrored in (False, True)[: 1 + geometry.flip]:
+        columns = canvas.shape[1] - w - starts[1] if mirrored else starts[1]
+        start, step = np.stack([starts[0][i], columns[j]], axis=1), -1 if mirrored else 1
+        windows = np.stack([canvas[y : y + h, x : x + w][:, ::step] for y, x in start])
+        cuts.append((windows, np.full(n, view, np.int32), np.full(n, mirrored), start, shares[0][i],
+                     shares[1][j, ::step]))
+    return cuts, *(resized_side(*pair) for pair in zip(canvas.shape[:2], image.shape[:2]))
+
+
+def _axis(side: int, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Along one side of a canvas: the starts, and for each window one over the number of windows over its pixels."""
+    starts = window_starts(side, geometry.window, geometry.stride)
+    inside = [slice(start, start + min(side, geometry.window)) for start in starts]
+    over = np.zeros(side, np.float32)
     for part in inside:
         over[part] += 1
-    at = positions(resized, side) - np.array(starts)[:, None]
-    return starts, at.astype(np.float32), np.stack([1 / over[part] for part in inside])
+    return np.array(starts, np.int32), np.stack([1 / over[part] for part in inside])
 
 
-class Sizes(NamedTuple):
-    """The fixed shape of a batch: b windows of h x w pixels from at most i images of at most H x W pixels."""
+def merge(cut: Cut, members: np.ndarray, table: np.ndarray | None = None):
+    """What an image's windows say of its pixels: (scores float32 [H W c] or None, owners int32 [H W]).
 
-    b: int
-    h: int
-    w: int
-    i: int
-    H: int
-    W: int
-
-
-def pack(cuts: list[Cut], masks: list[np.ndarray], sizes: Sizes) -> dict[str, np.ndarray]:
-    """Some images' windows and masks as one batch of fixed shape; what is left over is filled up and never read.
-
-    Image i owns the windows first[i] .. first[i] + number[i] and height[i] rows; mask 255 is ignored, and padding.
+    members float32 [n g h w]: how much of each window pixel is a group's; table float32 [n g c]: scores of the groups.
+    owners: window * g + group of the largest share in a pixel, the first if equal.
     """
-    b, h, w, i, H, W = sizes
-    batch = {
-        "windows": np.zeros((b, h, w, 3), np.uint8), "real": np.zeros(b, np.float32),
-        "at_y": np.full((b, H), NOWHERE, np.float32), "at_x": np.full((b, W), NOWHERE, np.float32),
-        "share_y": np.zeros((b, h), np.float32), "share_x": np.zeros((b, w), np.float32),
-        "mask": np.full((i, H, W), 255, np.uint8), "first": np.zeros(i, np.int32),
-        "number": np.zeros(i, np.int32), "height": np.zeros(i, np.int32),
-    }
-    start = 0
-    for k, (part, mask) in enumerate(zip(cuts, masks, strict=True)):
-        stop = start + len(part.windows)
-        batch["real"][start:stop] = 1
-        for name in Cut._fields:
-            value = getattr(part, name)
-            batch[name][start:stop, : value.shape[1]] = value
-        batch["mask"][k, : mask.shape[0], : mask.shape[1]] = mask
-        batch["first"][k], batch["number"][k], batch["height"][k] = start, stop - start, len(mask)
-        start = stop
-    return batch
+    n, g = members.shape[:2]
+    height, width = len(cut.ys[0].low), len(cut.xs[0].low)
+    weighted = [members[k] * cut.share_y[k][:, None] * cut.share_x[k] for k in range(n)]  # each [g h w]
+    scores = None if table is None else np.zeros((height, width, table.shape[-1]), np.float32)
+    owners, largest = np.zeros((height, width), np.int32), np.zeros((height, width), np.float32)
+    rows = max(1, MERGED_AT_ONCE // (width * g))
+    for block in (slice(y, y + rows) for y in range(0, height, rows)):
+        for k in range(n):
+            view = cut.view[k]
+            part = _resample(weighted[k], Side(*(x[block] for x in cut.ys[view])), cut.start[k, 0], 1)
+            part = _resample(part, cut.xs[view], cut.start[k, 1], 2)  # [g rows W]
+            best = part.max(axis=0)
+            owners[block] = np.where(best > largest[block], k * g + part.argmax(axis=0), owners[block])
+            largest[block] = np.maximum(best, largest[block])
+            if scores is not None:
+                scores[block] += np.tensordot(part, table[k], (0, 0))
+    return scores, owners
+
+
+def _resample(x: np.ndarray, side: Side, start: int, axis: int) -> np.ndarray:
+    """A window's values along an axis -> those of the image's pixels, zero outside the window."""
+    n = x.shape[axis]
+    x = np.pad(x, [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)])
+    low, high = (np.clip(side.low + step - start, -1, n) + 1 for step in (0, 1))
+    part = side.part.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    return x.take(low, axis) * (1 - part) + x.take(high, axis) * part

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from groupvit_jax.models.layers import Inits, Mlp, dense, exact_gelu, layer_norm
+from groupvit_jax.models.layers import Inits, Mlp, attend, dense, exact_gelu, layer_norm
 
 
 class TokenMlp(nn.Module):
@@ -41,7 +41,7 @@ class CrossAttention(nn.Module):
         shape, axes = (self.heads, c // self.heads), ("embed", "heads", "head_dim")
         q, k, v = (dense(shape, axes, self.inits.attention_in, self.dtype, name=name)(y)
                    for name, y in (("q", query), ("k", x), ("v", x)))  # [b . h d]
-        y = jax.nn.dot_product_attention(q, k, v)
+        y = attend(q, k, v)
         query = query + dense(c, ("heads", "head_dim", "embed"), self.inits.attention_out, self.dtype, inputs=2,
                               name="out")(y)
         y = Mlp(int(self.mlp_ratio * c), c, exact_gelu, self.inits, self.dtype, name="mlp")(

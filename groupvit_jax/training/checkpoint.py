@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,9 +34,13 @@ def folder(workdir: str) -> pathlib.Path:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, workdir: str, keep: int = 3):
+    def __init__(self, workdir: str, keep: int = 3, best: Sequence[str] = ()):
+        """keep: how many of the newest stay; best: scores, by each of which the best one stays, too."""
         self._needed = 0  # bytes of the last checkpoint, this process's part
-        options = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(keep), create=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), *map(best_by, best)]),
+            best_fn=(lambda scores: 0.0) if best else None,  # so that Orbax stores the scores and reads them again
+            create=True)
         try:
             self.manager = ocp.CheckpointManager(folder(workdir), options=options)
         except OSError as error:
@@ -45,8 +50,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self.manager.latest_step()
 
-    def save(self, state: State, config: ConfigDict, position: int, metrics: dict[str, Any]) -> None:
-        """Starts saving; the next save, `wait` or `close` waits for it. `position` is the next batch's number."""
+    def save(self, state: State, config: ConfigDict, position: int, metrics: dict[str, Any],
+             scores: dict[str, float] | None = None) -> None:
+        """Starts saving; the next save, `wait` or `close` waits for it. `position` is the next batch's number; scores:
+        of an evaluation of this very state."""
         meta = {"config": to_json(config), "position": position, "metrics": metrics}
         step = int(state.step)
         with self._room():
@@ -54,7 +61,7 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-                meta=ocp.args.JsonSave(meta)))
+                meta=ocp.args.JsonSave(meta)), metrics=scores or {})
 
     def restore(self, step: int, like: State) -> tuple[State, int]:
         """The state at `step` in the shapes and shardings of `like` (arrays or abstract), and the data position."""
@@ -106,31 +113,43 @@ class Checkpoints:
             return not is_about_room(error)
 
 
+def best_by(score: str) -> policies.BestN:
+    """Keeps the checkpoint with the highest score of that name, of those that have it."""
+    return policies.BestN(get_metric_fn=lambda scores: scores.get(score, float("-inf")), n=1,
+                          keep_checkpoints_without_metrics=False)
+
+
 def is_about_room(error: Exception) -> bool:
     words = ("No space", "RESOURCE_EXHAUSTED", "File too large", "quota")  # tensorstore's errors have no errno
     return isinstance(error, OSError | ValueError) and any(word in str(error) for word in words)
 
 
-def load(path: str) -> tuple[ConfigDict, dict[str, Any], int]:
-    """(configuration, {"params", "batch_stats"}, step) of a training workdir's newest checkpoint, on one device.
+def load(path: str, sharding: jax.sharding.Sharding | None = None) -> tuple[ConfigDict, dict[str, Any], int]:
+    """(configuration, {"params", "batch_stats"}, step) of a training workdir's newest checkpoint, or that of
+    WORKDIR/checkpoints/STEP; the arrays lie as `sharding` says, on one device if it is None.
 
     Raises InputError when `path` holds no checkpoint.
     """
-    directory = folder(path)
+    place = pathlib.Path(path).expanduser().absolute()
+    one = place.parent.name == "checkpoints" and place.name.isdigit()
+    directory = place.parent if one else folder(path)
     steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
+    if one and steps and int(place.name) not in steps:
+        raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
     if not steps:
         raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run "
                          "(a folder with checkpoints/STEP in it)")
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    step = int(place.name) if one else steps[-1]
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
             read_only=True, create=False, save_interval_steps=0)) as manager:
-        meta = manager.restore(steps[-1], args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         config = ConfigDict(meta["config"])
         model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
                             states.abstract_variables(model))
-        variables = manager.restore(steps[-1], args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
-    return config, variables, steps[-1]
+        variables = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
+    return config, variables, step
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from absl import logging
@@ -26,7 +25,7 @@ from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
 from groupvit_jax.writer import MetricWriter, Progress
 
-MakeEvaluator = Callable[[two_towers.TwoTowers, Any], Callable[[dict], dict[str, dict]]]
+MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,8 @@ def plan(config: ConfigDict, pairs: int) -> Plan:
 def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None) -> dict[str, float]:
     """Runs `config` in `workdir`, from its newest checkpoint when it has one; returns the last metrics.
 
-    Every `config.eval.every` steps the state is given to the function that make_evaluator(model, config.eval) makes.
+    Every `config.eval.every` steps the state's variables, wherever they are, are given to what
+    make_evaluator(model, config.eval, mesh=mesh) makes; it returns scores by task.
     Raises InputError for configurations and data that cannot work, before anything is written where possible.
     """
     # 1. Devices, data, model, optimizer.
@@ -77,12 +77,13 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
     make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
     batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
-    evaluator = make_evaluator(model, config.eval) if make_evaluator and lengths.eval_every else None
+    evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
+    best = check_best(config)
 
     with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep)))
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep, best)))
         state, position = resume(checkpoints, config, workdir, model, tx, mesh)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
@@ -107,14 +108,28 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             if n % lengths.log_every == 0 or n == lengths.steps:
                 last |= log(writer, n, metrics, progress, health)
             progress.advance(1)
+            scores = {}
             if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
-                last |= report(writer, n, evaluator(state.variables))
-            if n % lengths.save_every == 0 or n == lengths.steps:
-                checkpoints.save(state, config, n, last)
+                scores = report(writer, n, evaluator(state.variables))
+                last |= scores
+            if n % lengths.save_every == 0 or n == lengths.steps or best and scores:
+                checkpoints.save(state, config, n, last, scores)
             if n == lengths.steps:
                 logging.info("data since step %d: %s", position, health.report(parallel.total(health.counts)))
                 break
     return last
+
+
+def check_best(config: ConfigDict) -> tuple[str, ...]:
+    """`config.checkpoint.best`; InputError for what no evaluation in training gives."""
+    best = tuple(config.checkpoint.best)
+    for score in best:
+        task, _, name = score.partition("/")
+        if not config.eval.every or task not in config.eval.tasks or not name:
+            raise InputError(f"config.checkpoint.best has {score!r}: name scores of config.eval.tasks "
+                             f"({', '.join(config.eval.tasks)}) as 'voc/mIoU' or 'imagenet/top1', and set "
+                             "config.eval.every")
+    return best
 
 
 def prepare(workdir: str) -> None:
@@ -147,9 +162,9 @@ def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], prog
     return values
 
 
-def report(writer: MetricWriter | None, n: int, results: dict[str, Any]) -> dict[str, float]:
-    values = {f"{task}/{name}": value for task, result in results.items()
-              for name, value in (result | result["classification"]).items() if isinstance(value, float)}
+def report(writer: MetricWriter | None, n: int, results: dict[str, dict]) -> dict[str, float]:
+    values = {f"{task}/{name}": value for task, scores in results.items()
+              for name, value in scores.items() if isinstance(value, float)}
     if writer:
         writer.write(n, values)
     logging.info("step %d: %s", n, "  ".join(f"{name} {value:.1f}" for name, value in values.items()))

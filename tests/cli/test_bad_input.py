@@ -189,7 +189,7 @@ def test_segment_with_what_cannot_be_segmented(segment, refused, wrong, words):
     refused(segment(wrong), *words)
 
 
-@pytest.mark.parametrize("threshold", ["1.5", "-1", "nan", "often"])
+@pytest.mark.parametrize("threshold", ["1.5", "-1", "nan"])
 def test_a_threshold_that_is_none(segment, refused, threshold):
     refused(segment(f"--background={threshold}"), f"--background={threshold}", "between 0 and 1")
 
@@ -208,9 +208,24 @@ def test_an_output_of_segment_under_a_file(segment, refused, tmp_path):
 
 
 def test_eval_without_its_data_or_with_unknown_tasks(evaluate, refused, tmp_path):
-    refused(evaluate("--tasks=pascal"), "'pascal'", "choose among scenes, voc")
+    refused(evaluate("--tasks=pascal"), "'pascal'", "choose among voc, voc20")
     refused(evaluate(f"--data_root={tmp_path}"), f"{tmp_path}/VOCdevkit/scenes", "groupvit data scenes --output")
-    refused(evaluate("--tasks=scenes,voc"), "voc: no ImageSets", "VOCtrainval")
+    refused(evaluate("--tasks=scenes,voc"), "voc: no ", "VOCtrainval", "TFDS copy in")
+    refused(evaluate("--tasks=imagenet"), "imagenet: no folders of classes", "valprep.sh")
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ("--scales=1,big", ["--scales=1,big", "factors from 1"]), ("--scales=0.5", ["factors from 1"]),
+    ("--top=-1", ["--top"]), ("--batch=0", ["--batch"]), ("--templates=ful", ["photo, subset, full"]),
+    ("--class_file=/nowhere.txt", ["/nowhere.txt", "one line each"]), ("--background=sky", ["no background in scenes"]),
+    ("--protocol=clip", ["--protocol"]), ("--process=1", ["--multihost"]),
+])  # fmt: skip
+def test_eval_with_what_makes_no_protocol(evaluate, refused, wrong, words):
+    refused(evaluate(wrong), *words)
+
+
+def test_a_checkpoint_of_no_such_step(evaluate, refused, run):
+    refused(evaluate(f"--checkpoint={run}/checkpoints/8"), "no such step; there are 7")
 
 
 def test_an_output_of_eval_that_cannot_be_written_is_refused_at_once(evaluate, refused, tmp_path):

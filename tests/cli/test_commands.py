@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from groupvit_jax.evals import classes
-from groupvit_jax.evals.datasets import VocFolder
+from groupvit_jax.evals.datasets import open_masked
 from groupvit_jax.palette import palette_of
 
 
@@ -56,7 +56,7 @@ def test_data_scenes_writes_what_was_asked_for_and_a_second_run_nothing(process,
     command = ("data", "scenes", f"--output={folder}", "--train=5", "--val=2", "--size=32", "--seed=4")
     done = process(*command)
     assert done.code == 0 and "scenes 7/7" in done.err
-    assert len(VocFolder(folder / "VOCdevkit/scenes")) == 2 and (folder / "train-00000.tar").is_file()
+    assert len(open_masked("scenes", folder, None, 15)) == 2 and (folder / "train-00000.tar").is_file()
     files = [path for path in folder.glob("**/*") if path.is_file() and path.name != "scenes.json"]
     before = [path.stat().st_mtime_ns for path in files]
     again = process(*command)
@@ -79,7 +79,25 @@ def test_eval_prints_the_table_and_writes_the_json(groupvit, run, scenes_folder,
     assert 0 <= scores["scenes"]["mIoU"] <= 100 and scores["scenes"]["images"] == 3
     assert done.out.startswith(f"scenes: mIoU {scores['scenes']['mIoU']:5.1f} %") and "zebra" in done.out
     assert done.err.splitlines()[-1].startswith("scenes 3/3")
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.json", "scores.scenes.npy"]
+    assert np.load(tmp_path / "scores.scenes.npy").sum() == 3 * 48 * 48
+
+
+def test_eval_names_what_is_not_of_the_protocol(groupvit, run, scenes_folder, tmp_path):
+    (tmp_path / "classes.txt").write_text("\n".join(f"{name}; a {name}" for name in classes.names("scenes")))
+    done = groupvit("eval", f"--checkpoint={run}", "--tasks=scenes", f"--data_root={scenes_folder}", "--oracle",
+                    "--scales=1,1.5", "--flip", "--pamr", "--top=3", "--templates=subset", "--batch=2",
+                    f"--class_file={tmp_path}/classes.txt", f"--output={tmp_path}/s.json")
+    assert done.code == 0, done.err
+    scores = json.loads((tmp_path / "s.json").read_text())["scenes"]
+    assert scores["changes"] == ["templates subset", f"classes {tmp_path}/classes.txt", "top 3", "pamr", "scales 1,1.5",
+                                 "flip"]
+    assert scores["oracle"]["mIoU"] > 0 and "scales 1,1.5, flip, 3 images" in done.out.splitlines()[0]
+
+
+def test_eval_takes_a_checkpoint_by_its_step(groupvit, run, scenes_folder):
+    done = groupvit("eval", f"--checkpoint={run}/checkpoints/7", "--tasks=scenes", f"--data_root={scenes_folder}")
+    assert done.code == 0, done.err
 
 
 # ---------------------------------------------------------------- segment
@@ -122,6 +140,9 @@ def test_a_bare_background_flag_takes_the_protocols_threshold(segment, tmp_path)
         assert done.code == 0 and written == ["a.labels.png"], done.err
         found.append(np.asarray(Image.open(tmp_path / "out/a.labels.png")))
     assert (found[0] == found[1]).all() and found[2].min() > 0
+    done, _ = segment(f"{tmp_path}/a.png", "--views=areas", "--background=sky; wall")
+    areas = json.loads((tmp_path / "out/a.areas.json").read_text())
+    assert areas["background"] is not None and list(areas["classes"]) == ["zebra", "sand", "night sky"]
 
 
 def test_images_of_one_name_do_not_overwrite_one_another(segment, tmp_path):

@@ -14,7 +14,8 @@ from groupvit_jax.models.image import ImageFeatures
 class LinearTowers:
     """What a `TwoTowers` offers to evaluation, from a few matrix products: it compiles in no time."""
 
-    image, text = SimpleNamespace(patch_size=8, output_groups=(6, 4)), SimpleNamespace(length=16)
+    image = SimpleNamespace(image_size=32, patch_size=8, output_groups=(6, 4))
+    text = SimpleNamespace(length=16)
 
     def variables(self, seed=0):
         rng = np.random.default_rng(seed)
@@ -63,6 +64,22 @@ def variables(model):
 def write_voc():
     """write_voc(root, sizes, classes) -> the folder of a new data set under root/VOCdevkit."""
     return _write_voc
+
+
+@pytest.fixture
+def compilations():
+    """A list that gets an entry whenever a program is compiled."""
+    seen = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(seconds)
+
+    jax.block_until_ready(jax.random.normal(jax.random.key(0)))
+    seen.clear()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def _write_voc(root, sizes, classes, seed=0, name="VOC2012"):

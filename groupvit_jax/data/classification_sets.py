@@ -1,0 +1,127 @@
+"""Pictures with one class each, in folders, tars or TFDS: where those of a set lie, one row each."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from groupvit_jax.data import storage, tar, tfds_sets
+from groupvit_jax.data.decoding import stored_rgb
+from groupvit_jax.data.samples import IMAGES
+from groupvit_jax.errors import InputError
+
+_ENDINGS = frozenset(f".{ending}" for ending in (*IMAGES, "bmp", "ppm"))
+
+
+class Layout(NamedTuple):
+    """A set as it is unpacked: the folders it may lie in, tried in order, and where to get it.
+
+    Each holds a folder a class, in label order when sorted, or WebDataset tars of `key.jpg` with `key.cls`.
+    """
+
+    key: str
+    folders: tuple[str, ...]
+    classes: int
+    source: str
+    tfds: tuple[str, str] = ("", "")  # name and split of the TFDS data set
+
+
+LAYOUTS = {layout.key: layout for layout in (
+    Layout("imagenet", ("imagenet/val", "imagenet/validation", "imagenet"), 1000,
+           "put ImageNet's 50,000 validation pictures in DATA_ROOT/imagenet/val, a folder for each of the 1,000 wnids "
+           "(valprep.sh sorts them), or tars with .cls, or prepare TFDS's imagenet2012 as ArrayRecord files there",
+           ("imagenet2012", "validation")),
+)}
+
+
+class Labelled:
+    """n pictures, each with its class: `labelled[i]` is (key, uint8 [h w 3], class).
+
+    Raises InputError for a picture that cannot be read."""
+
+    def __init__(self, items: list, read: Callable[[object], bytes], name: Callable[[object], str]):
+        self._items, self._read, self._name = items, read, name
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, i: int) -> tuple[str, np.ndarray, int]:
+        item, label = self._items[i]
+        key = self._name(item)
+        try:
+            return key, stored_rgb(io.BytesIO(self._read(item))), label
+        except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
+            raise InputError(f"cannot read {key} ({error}): replace it") from error
+
+
+def open_set(key: str, root: str | Path) -> Labelled:
+    """The set below a data root. Raises InputError: what is missing, where it was looked for, where to get it."""
+    layout = LAYOUTS[key]
+    folders = [Path(root) / folder for folder in layout.folders]
+    for folder in folders:
+        if sorted(folder.glob("*.tar")):
+            return _tars(layout, folder)
+        if classes := sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []:
+            return _folders(layout, folder, classes)
+    if layout.tfds[0] and (data := tfds_sets.find(Path(root) / layout.tfds[0])):
+        return _tfds(layout, data)
+    looked = ", ".join(map(str, (*folders, Path(root) / layout.tfds[0]) if layout.tfds[0] else folders))
+    raise InputError(f"{key}: no folders of classes and no tars in {looked}; {layout.source}")
+
+
+def _folders(layout: Layout, folder: Path, classes: list[Path]) -> Labelled:
+    if len(classes) != layout.classes:
+        raise InputError(f"{layout.key}: {folder} has {len(classes)} folders, not one for each of the {layout.classes} "
+                         f"classes; {layout.source}")
+    items = [(path, label) for label, place in enumerate(classes) for path in sorted(place.iterdir())
+             if path.suffix.lower() in _ENDINGS]
+    if not items:
+        raise InputError(f"{layout.key}: no picture in the folders of {folder}; {layout.source}")
+    return Labelled(items, Path.read_bytes, str)
+
+
+def _tars(layout: Layout, folder: Path) -> Labelled:
+    items = []
+    for path in storage.expand(folder):
+        with open(path, "rb") as file:
+            def read(offset: int, size: int, file=file) -> bytes:
+                file.seek(offset)
+                return file.read(size)
+
+            pictures, labels = {}, {}
+            try:
+                for name, offset, size in tar.members(read, Path(path).stat().st_size):
+                    stem, _, kind = name.rpartition(".")
+                    if kind.lower() in IMAGES:
+                        pictures[stem] = path, stem, offset, size
+                    elif kind == "cls":
+                        labels[stem] = read(offset, size)
+            except (tar.Damaged, tar.NotTar) as error:
+                raise InputError(f"{layout.key}: {path} is damaged ({error.args[-1]}): replace it") from None
+        items += [(picture, _label(layout, f"{path}:{stem}.cls", labels.get(stem)))
+                  for stem, picture in pictures.items()]
+    if not items:
+        raise InputError(f"{layout.key}: no picture in the tars of {folder}; {layout.source}")
+    return Labelled(items, _read_member, lambda item: f"{item[0]}:{item[1]}")
+
+
+def _label(layout: Layout, place: str, text: bytes | None) -> int:
+    if text is None or not text.strip().isdigit() or int(text) >= layout.classes:
+        raise InputError(f"{layout.key}: {place} should be a class from 0 to {layout.classes - 1}, but "
+                         f"{'is missing' if text is None else f'holds {text[:20]!r}'}")
+    return int(text)
+
+
+def _read_member(item: tuple[str, str, int, int]) -> bytes:
+    with open(item[0], "rb") as file:
+        file.seek(item[2])
+        return file.read(item[3])
+
+
+def _tfds(layout: Layout, folder: Path) -> Labelled:
+    records = tfds_sets.Records(folder, layout.tfds[1], "image", "label")
+    labels = records.column("label")
+    return Labelled([(i, int(label)) for i, label in enumerate(labels)], lambda i: records[i]["image"],
+                    lambda i: f"{folder} record {i}")

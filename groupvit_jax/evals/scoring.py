@@ -1,0 +1,181 @@
+"""A task's pictures to its scores: what is read by this host, in which order, and what is counted on the devices.
+
+Every process knows every picture's size, and so which pictures each device gets in each call: all processes make the
+same number of calls, and what is counted does not depend on how many there are.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from groupvit_jax import parallel
+from groupvit_jax.data.classification_sets import Labelled
+from groupvit_jax.evals import classification, segmentation, tiles
+from groupvit_jax.evals.datasets import Masked, sizes, skipping
+from groupvit_jax.evals.metrics import Confusion, percent
+from groupvit_jax.evals.tiles import Capacity
+from groupvit_jax.evals.windows import Geometry, cut
+from groupvit_jax.writer import Progress
+
+WINDOWS = {"cpu": 8}  # of a device in one call, at least so many; more keep a device busy, and cost memory
+TILES_PER_WINDOW = 192  # 0.8 megapixels of an image in its own size, more than a window of nearly any has
+
+
+class Call(NamedTuple):
+    """One call of a program: of each device of the mesh the pictures it gets, and the size of their windows."""
+
+    pictures: list[list[int]]
+    height: int
+    width: int
+
+
+class Segments:
+    """A segmentation set, ready to be counted.
+
+    masked: the pictures. names: of the labels. at_once: windows of a device that the towers see together.
+    """
+
+    def __init__(self, masked: Masked, names: list[str], geometry: Geometry, at_once: int, mesh: jax.sharding.Mesh,
+                 skip_bad: bool):
+        self.masked, self.names, self.geometry, self.mesh, self.skip_bad = masked, names, geometry, mesh, skip_bad
+        self.unreadable: list[str] = []
+        found = sizes(masked, self.unreadable if skip_bad else None)
+        needs = {i: (geometry.count(*size), tiles.count(*size, geometry)) for i, size in enumerate(found) if size}
+        most = [max((need[k] for need in needs.values()), default=1) for k in (0, 1)]
+        least = WINDOWS.get(mesh.devices.flat[0].platform, 32)
+        windows = -(-max(least, most[0]) // at_once) * at_once
+        self.capacity = Capacity(windows, max(TILES_PER_WINDOW * windows, most[1]), 0, 0, len(geometry.scales))
+        shapes: dict[tuple[int, int], list[int]] = {}  # nearly always one
+        for i in needs:
+            shapes.setdefault(geometry.shape(*found[i]), []).append(i)
+        self.calls = [Call(bins, *shape) for shape, pictures in shapes.items()
+                      for bins in self._calls(pictures, needs)]
+
+    def _calls(self, pictures: list[int], needs: dict[int, tuple[int, int]]) -> Iterator[list[list[int]]]:
+        """The pictures of each device of each call, in order, each device filled before the next is begun."""
+        devices, room, bins = rows(self.mesh), (0, 0), []
+        for i in pictures:
+            if min(left - need for left, need in zip(room, needs[i])) < 0:
+                bins.append([])
+                room = self.capacity[:2]
+            bins[-1].append(i)
+            room = tuple(left - need for left, need in zip(room, needs[i]))
+        for k in range(0, len(bins), devices):
+            yield bins[k : k + devices] + [[]] * (devices - len(bins[k : k + devices]))
+
+    def __call__(self, count: Callable, variables, queries, oracle: bool, progress: str | None) -> dict:
+        """count: see `segmentation.make_counter`; progress: its title, None for none."""
+        skipped = list(self.unreadable)
+
+        def make(call: Call) -> dict[str, np.ndarray]:
+            capacity = self.capacity._replace(height=call.height, width=call.width)
+            packed = [tiles.pack(self._read(bin, skipped), self.geometry, capacity)
+                      for bin in own(self.mesh, call.pictures)]
+            return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
+
+        sums = segmentation.empty_sums(len(own(self.mesh, range(rows(self.mesh)))), oracle)
+        work = [sum(map(len, call.pictures)) for call in self.calls]
+        sums = run(self.mesh, make, self.calls, work, lambda sums, batch: count(variables, queries, sums, batch), sums,
+                   progress)
+        sums = {name: segmentation.total(x) for name, x in sums.items()}
+        skipped = parallel.gather_lines(skipped)
+        n, confusion = len(self.names), Confusion(sums["confusion"][: len(self.names), : len(self.names)])
+        images = sum(work) - (len(skipped) - len(self.unreadable))
+        scores = {"images": images, **confusion.compute(self.names), "constant": confusion.constant(),
+                  "groups_used": float(sums["groups"] / max(sums["windows"], 1)),
+                  "image_top1": percent(sums["hits"], images)}
+        if oracle:
+            scores["oracle"] = Confusion(sums["oracle"][:n, :n]).compute(self.names)
+        return scores | ({"skipped": skipped} if skipped else {}) | {"confusion": confusion.counts}
+
+    def _read(self, pictures: list[int], skipped: list[str]) -> list:
+        found = []
+        for i in pictures:
+            with skipping(self.skip_bad, skipped):
+                _, image, mask = self.masked[i]
+                found.append((cut(image, self.geometry), mask))
+        return found
+
+
+class Wholes:
+    """Pictures with one class each, ready to be counted. size: side of the model's; images: of a device at a time."""
+
+    def __init__(self, labelled: Labelled, size: int, images: int, mesh: jax.sharding.Mesh, skip_bad: bool):
+        self.labelled, self.size, self.images, self.mesh, self.skip_bad = labelled, size, images, mesh, skip_bad
+        every, devices = range(len(labelled)), rows(mesh)
+        self.calls = [[every[first + images * d :][:images] for d in range(devices)]
+                      for first in every[:: images * devices]]
+
+    def __call__(self, count: Callable, variables, queries, progress: str | None) -> dict:
+        skipped: list[str] = []
+
+        def make(call: list[range]) -> dict[str, np.ndarray]:
+            packed = [classification.pack(self._read(part, skipped), self.size, self.images)
+                      for part in own(self.mesh, call)]
+            return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
+
+        sums = classification.empty_sums(len(own(self.mesh, range(rows(self.mesh)))))
+        work = [sum(map(len, call)) for call in self.calls]
+        sums = run(self.mesh, make, self.calls, work, lambda sums, batch: count(variables, queries, sums, batch), sums,
+                   progress)
+        top1, top5, images = (int(x.sum()) for x in (sums["top1"], sums["top5"], sums["images"]))
+        skipped = parallel.gather_lines(skipped)
+        return {"pictures": images, "top1": percent(top1, images), "top5": percent(top5, images)} | (
+            {"skipped": skipped} if skipped else {})
+
+    def _read(self, pictures: range, skipped: list[str]) -> list:
+        found = []
+        for i in pictures:
+            with skipping(self.skip_bad, skipped):
+                found.append(self.labelled[i][1:])
+        return found
+
+
+def rows(mesh: jax.sharding.Mesh) -> int:
+    """In how many ways a batch is split over the mesh."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def own(mesh: jax.sharding.Mesh, parts):
+    """Of `rows(mesh)` parts those of this process."""
+    index, number = parallel.share_of_batch(mesh)
+    share = len(parts) // number
+    return parts[index * share : (index + 1) * share]
+
+
+def run(mesh, make: Callable, calls: list, work: list[int], count: Callable, sums: dict, title: str | None) -> dict:
+    """sums = count(sums, make(call)) for each call; the next batches are made and put on the devices meanwhile.
+
+    work: pictures of each call, for the progress line. Returns the sums of all devices as numpy.
+    """
+    sums = parallel.to_global(mesh, sums)
+    with (Progress(title, sum(work), "images") if title else nullcontext()) as progress:
+        for batch, pictures in zip(made_ahead(make, calls), work):
+            batch = parallel.to_global(mesh, batch)
+            jax.block_until_ready(sums)
+            sums = count(sums, batch)
+            if progress:
+                progress.advance(pictures)
+        return parallel.fetch(sums)
+
+
+def made_ahead(make: Callable, calls: list, threads: int = min(8, os.cpu_count() or 1)) -> Iterator:
+    """make(call) of each call, in order, by threads that are as many calls ahead as they are."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque = deque()
+        try:
+            for call in calls:
+                waiting.append(pool.submit(make, call))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
