@@ -111,6 +111,20 @@ class Peer:
         return table, groups
 
 
+def best_threads(loop: Peer) -> int:
+    """One thread or all of PyTorch's, by the time of three windows each after one to warm up."""
+    times, pixels = {}, torch.zeros(1, 3, WINDOW, WINDOW)
+    for n in {1, torch.get_num_threads()}:
+        torch.set_num_threads(n)
+        with torch.inference_mode():
+            for _ in range(4):
+                begun = time.perf_counter()
+                loop.window(pixels)
+                times.setdefault(n, []).append(time.perf_counter() - begun)
+    loop.seconds, loop.windows = dict.fromkeys(loop.seconds, 0.0), 0
+    return min(times, key=lambda n: sum(times[n][1:]))
+
+
 def starts(side: int) -> list[int]:
     return [min(STRIDE * i, side - WINDOW) for i in range(-(-(side - WINDOW) // STRIDE) + 1)]
 
