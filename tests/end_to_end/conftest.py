@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -22,23 +23,44 @@ def folder(tmp_path_factory):
     return made
 
 
+def groupvit(folder: pathlib.Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
+    """`groupvit ARGUMENTS` in a process of its own; those of one folder share compiled programs, as compiling is most
+    of their time."""
+    program = "from groupvit_jax.cli.main import main; main()"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def together(start, number: int) -> list[str]:
+    """What `number` processes that join each other printed: start(*flags) starts one with the flags of --multihost."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start("--multihost", f"--coordinator=localhost:{port}", f"--processes={number}", f"--process={i}")
+                 for i in range(number)]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * number, "\n".join(outputs)
+    return outputs
+
+
 class Trainings:
-    """Starts trainings in `folder`; they share compiled programs, as compiling is most of their time."""
+    """Starts trainings in `folder`."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
     def start(self, workdir: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
-        flags = [f"--config={CONFIG}", f"--workdir={self.folder / workdir}",
-                 f"--config.data.train[0].path={self.folder}/scenes/train-*.tar",
-                 f"--config.eval.data_root={self.folder}/scenes", *overrides]
-        program = "from groupvit_jax.cli.main import main; main()"
-        environment = os.environ | {
-            "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONWARNINGS": "ignore"}
-        return subprocess.Popen([sys.executable, "-c", program, "train", *flags], cwd=ROOT, env=environment, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return groupvit(self.folder, "train", f"--config={CONFIG}", f"--workdir={self.folder / workdir}",
+                        f"--config.data.train[0].path={self.folder}/scenes/train-*.tar",
+                        f"--config.eval.data_root={self.folder}/scenes", *overrides, devices=devices)
 
     def run(self, workdir: str, *overrides: str, code: int = 0, **more) -> str:
         """Trains to the end; returns what was printed."""

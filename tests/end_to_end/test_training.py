@@ -1,9 +1,9 @@
 """Training in processes of its own: killed and started again, finished, spread over processes."""
 
 import signal
-import socket
 import time
 
+import conftest
 import jax
 import numpy as np
 import pytest
@@ -81,17 +81,7 @@ def test_another_model_in_the_folder_of_a_training_is_one_line_and_code_2(traini
 def test_two_processes_of_four_devices_train_evaluate_and_save_as_one_of_eight(trainings):
     more = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")] + [
         "--config.train.steps=12", "--config.checkpoint.every=6", "--config.eval.every=6"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [trainings.start("two", *more, "--multihost", f"--coordinator=localhost:{port}", "--processes=2",
-                                 f"--process={i}", devices=4) for i in range(2)]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    conftest.together(lambda *flags: trainings.start("two", *more, *flags, devices=4), 2)
     trainings.run("one", *more, devices=8)
 
     for name, rtol in (("loss", 1e-5), ("scenes/mIoU", 1e-2)):
