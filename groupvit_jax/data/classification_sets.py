@@ -37,12 +37,12 @@ LAYOUTS = {layout.key: layout for layout in (
 
 
 class Labelled:
-    """n pictures, each with its class: `labelled[i]` is (key, uint8 [h w 3], class).
+    """n pictures, each one of some classes: `labelled[i]` is (key, uint8 [h w 3], class).
 
     Raises InputError for a picture that cannot be read."""
 
-    def __init__(self, items: list, read: Callable[[object], bytes], name: Callable[[object], str]):
-        self._items, self._read, self._name = items, read, name
+    def __init__(self, items: list, classes: int, read: Callable[[object], bytes], name: Callable[[object], str]):
+        self._items, self.classes, self._read, self._name = items, classes, read, name
 
     def __len__(self) -> int:
         return len(self._items)
@@ -79,7 +79,7 @@ def _folders(layout: Layout, folder: Path, classes: list[Path]) -> Labelled:
              if path.suffix.lower() in _ENDINGS]
     if not items:
         raise InputError(f"{layout.key}: no picture in the folders of {folder}; {layout.source}")
-    return Labelled(items, Path.read_bytes, str)
+    return Labelled(items, layout.classes, Path.read_bytes, str)
 
 
 def _tars(layout: Layout, folder: Path) -> Labelled:
@@ -104,7 +104,7 @@ def _tars(layout: Layout, folder: Path) -> Labelled:
                   for stem, picture in pictures.items()]
     if not items:
         raise InputError(f"{layout.key}: no picture in the tars of {folder}; {layout.source}")
-    return Labelled(items, _read_member, lambda item: f"{item[0]}:{item[1]}")
+    return Labelled(items, layout.classes, _read_member, lambda item: f"{item[0]}:{item[1]}")
 
 
 def _label(layout: Layout, place: str, text: bytes | None) -> int:
@@ -123,5 +123,5 @@ def _read_member(item: tuple[str, str, int, int]) -> bytes:
 def _tfds(layout: Layout, folder: Path) -> Labelled:
     records = tfds_sets.Records(folder, layout.tfds[1], "image", "label")
     labels = records.column("label")
-    return Labelled([(i, int(label)) for i, label in enumerate(labels)], lambda i: records[i]["image"],
-                    lambda i: f"{folder} record {i}")
+    items = [(i, int(label)) for i, label in enumerate(labels)]
+    return Labelled(items, layout.classes, lambda i: records[i]["image"], lambda i: f"{folder} record {i}")

@@ -22,10 +22,10 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
     return classification_transform(image, resize=round(side * 256 / 224), crop=side)
 
 
-def pack(pictures: list[tuple[np.ndarray, int]], side: int, images: int) -> dict[str, np.ndarray]:
-    """Pictures with their classes as one device's batch: uint8 [images side side 3], int32 [images]; -1: none."""
+def pack(pictures: list[tuple[str, np.ndarray, int]], side: int, images: int) -> dict[str, np.ndarray]:
+    """(key, picture, class) of each as one device's batch: uint8 [images side side 3], int32 [images], -1 for none."""
     batch = {"image": np.zeros((images, side, side, 3), np.uint8), "label": np.full(images, -1, np.int32)}
-    for i, (image, label) in enumerate(pictures):
+    for i, (_, image, label) in enumerate(pictures):
         batch["image"][i], batch["label"][i] = fit(image, side), label
     return batch
 

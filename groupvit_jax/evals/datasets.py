@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from groupvit_jax.data import classification_sets, segmentation_sets, tfds_sets
+from groupvit_jax.data.classification_sets import Labelled
 from groupvit_jax.data.decoding import stored_rgb, stored_size
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.metrics import IGNORED
@@ -120,6 +121,12 @@ def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> M
                       lambda i: (f"image {i} of {folder}", f"mask {i} of {folder}"), labels)
     return Masked([pair[0] for pair in pairs], lambda i: pairs[i][1],
                   lambda i: segmentation_sets.read_labels(key, pairs[i][2]), lambda i: pairs[i][1:], labels)
+
+
+def open_task(task: Task, root: str | Path, split: str | None, labels: int) -> tuple[Masked | None, Labelled | None]:
+    """A task's pictures with masks and those with one class each; None where it has none."""
+    masked = open_masked(task.key, root, split, labels) if task.segments else None
+    return masked, classification_sets.open_set(task.key, root) if task.classifies else None
 
 
 def open_all(openers: list[Callable]) -> list:

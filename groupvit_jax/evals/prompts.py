@@ -30,6 +30,11 @@ class Queries(NamedTuple):
     threshold: np.float32
     top: np.int32
 
+    def first(self, n: int) -> "Queries":
+        """Those of the first n labels alone."""
+        c = len(self.real)
+        return self._replace(label=np.where(self.label < n, self.label, c).astype(np.int32), real=np.arange(c) < n)
+
 
 def fill(names: list[str], templates: list[str]) -> list[str]:
     """Every name in every template, the templates of one name together."""

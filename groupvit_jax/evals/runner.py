@@ -6,12 +6,12 @@ from pathlib import Path
 import jax
 
 from groupvit_jax import parallel
-from groupvit_jax.data import classification_sets
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals import classification, datasets, segmentation
+from groupvit_jax.evals import classification, counting, datasets
 from groupvit_jax.evals.prompts import TextEncoder, make_queries
 from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.scoring import Segments, Wholes, rows
+from groupvit_jax.evals.tiles import LABELS
 from groupvit_jax.evals.windows import Geometry
 
 BATCH = {"cpu": 1}  # one window's attention already fills a core's caches
@@ -51,20 +51,18 @@ class Evaluator:
         self.mesh = mesh or parallel.create_mesh()
         batch = batch or BATCH.get(self.mesh.devices.flat[0].platform, 16)
         self.lists = [protocol.class_list(task) for task in self.tasks]
-        openers = []
         for task, (names, *_) in zip(self.tasks, self.lists):
-            if task.segments:
-                openers.append(partial(datasets.open_masked, task.key, data_root, split, len(names)))
-            if task.classifies:
-                openers.append(partial(classification_sets.open_set, task.key, data_root))
-        opened = iter(datasets.open_all(openers))
-        segments = lambda names: Segments(next(opened), names, geometry, batch, self.mesh, skip_bad)  # noqa: E731
-        wholes = lambda: Wholes(next(opened), model.image.image_size, batch, self.mesh, skip_bad)  # noqa: E731
-        self.scorers = [(segments(names) if task.segments else None, wholes() if task.classifies else None)
-                        for task, (names, *_) in zip(self.tasks, self.lists)]
+            if task.segments and len(names) >= LABELS:
+                raise InputError(f"{task.key}: {len(names)} labels, but masks can hold {LABELS - 1}: give fewer")
+        opened = datasets.open_all([partial(datasets.open_task, task, data_root, split, len(names))
+                                    for task, (names, *_) in zip(self.tasks, self.lists)])
+        self.scorers = [
+            (masked and Segments(masked, names, geometry, batch, self.mesh, skip_bad),
+             labelled and Wholes(labelled, model.image.image_size, batch, self.mesh, skip_bad))
+            for (masked, labelled), (names, *_) in zip(opened, self.lists)]
         self.text = TextEncoder(model, -(-text_batch // rows(self.mesh)) * rows(self.mesh), self.mesh)
         self.slots = max(sum(map(len, words)) for _, words, _ in self.lists)
-        self.count = segmentation.make_counter(model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
+        self.count = counting.make_counter(model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
         self.classify = classification.make_counter(model, self.mesh)
 
     @classmethod
@@ -96,7 +94,7 @@ class Evaluator:
         segments, wholes = scorers
         title = task.key if self.progress else None
         if segments:
-            scores |= segments(self.count, variables, queries, self.protocol.oracle, title)
+            scores |= segments(partial(self.count, variables, queries), self.protocol.oracle, title)
         if wholes:
-            scores |= wholes(self.classify, variables, queries, title)
+            scores |= wholes(partial(self.classify, variables, queries.first(wholes.labelled.classes)), title)
         return scores | ({"published": task.published} if task.published else {})

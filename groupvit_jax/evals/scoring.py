@@ -16,7 +16,7 @@ import numpy as np
 
 from groupvit_jax import parallel
 from groupvit_jax.data.classification_sets import Labelled
-from groupvit_jax.evals import classification, segmentation, tiles
+from groupvit_jax.evals import classification, counting, tiles
 from groupvit_jax.evals.datasets import Masked, sizes, skipping
 from groupvit_jax.evals.metrics import Confusion, percent
 from groupvit_jax.evals.tiles import Capacity
@@ -69,38 +69,29 @@ class Segments:
         for k in range(0, len(bins), devices):
             yield bins[k : k + devices] + [[]] * (devices - len(bins[k : k + devices]))
 
-    def __call__(self, count: Callable, variables, queries, oracle: bool, progress: str | None) -> dict:
-        """count: see `segmentation.make_counter`; progress: its title, None for none."""
-        skipped = list(self.unreadable)
+    def __call__(self, count: Callable, oracle: bool, progress: str | None) -> dict:
+        """count: (sums, batch) -> sums, see `counting.make_counter`; progress: its title, None for none."""
+        skipped: list[str] = []
 
         def make(call: Call) -> dict[str, np.ndarray]:
             capacity = self.capacity._replace(height=call.height, width=call.width)
-            packed = [tiles.pack(self._read(bin, skipped), self.geometry, capacity)
-                      for bin in own(self.mesh, call.pictures)]
-            return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
+            return batch_of(self.mesh, call.pictures, lambda pictures: tiles.pack(
+                [(cut(image, self.geometry), mask)
+                 for _, image, mask in readable(self.masked, pictures, self.skip_bad, skipped)],
+                self.geometry, capacity))
 
-        sums = segmentation.empty_sums(len(own(self.mesh, range(rows(self.mesh)))), oracle)
         work = [sum(map(len, call.pictures)) for call in self.calls]
-        sums = run(self.mesh, make, self.calls, work, lambda sums, batch: count(variables, queries, sums, batch), sums,
-                   progress)
-        sums = {name: segmentation.total(x) for name, x in sums.items()}
-        skipped = parallel.gather_lines(skipped)
-        n, confusion = len(self.names), Confusion(sums["confusion"][: len(self.names), : len(self.names)])
-        images = sum(work) - (len(skipped) - len(self.unreadable))
+        sums = run(self.mesh, make, self.calls, work, count, counting.empty_sums(own_rows(self.mesh), oracle), progress)
+        sums, n = {name: counting.total(x) for name, x in sums.items()}, len(self.names)
+        skipped = self.unreadable + parallel.gather_lines(skipped)  # all hosts know what is unreadable
+        confusion = Confusion(sums["confusion"][:n, :n])
+        images = len(self.masked) - len(skipped)
         scores = {"images": images, **confusion.compute(self.names), "constant": confusion.constant(),
                   "groups_used": float(sums["groups"] / max(sums["windows"], 1)),
                   "image_top1": percent(sums["hits"], images)}
         if oracle:
             scores["oracle"] = Confusion(sums["oracle"][:n, :n]).compute(self.names)
         return scores | ({"skipped": skipped} if skipped else {}) | {"confusion": confusion.counts}
-
-    def _read(self, pictures: list[int], skipped: list[str]) -> list:
-        found = []
-        for i in pictures:
-            with skipping(self.skip_bad, skipped):
-                _, image, mask = self.masked[i]
-                found.append((cut(image, self.geometry), mask))
-        return found
 
 
 class Wholes:
@@ -112,29 +103,19 @@ class Wholes:
         self.calls = [[every[first + images * d :][:images] for d in range(devices)]
                       for first in every[:: images * devices]]
 
-    def __call__(self, count: Callable, variables, queries, progress: str | None) -> dict:
+    def __call__(self, count: Callable, progress: str | None) -> dict:
+        """count: (sums, batch) -> sums, see `classification.make_counter`; progress: its title, None for none."""
         skipped: list[str] = []
 
         def make(call: list[range]) -> dict[str, np.ndarray]:
-            packed = [classification.pack(self._read(part, skipped), self.size, self.images)
-                      for part in own(self.mesh, call)]
-            return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
+            return batch_of(self.mesh, call, lambda pictures: classification.pack(
+                readable(self.labelled, pictures, self.skip_bad, skipped), self.size, self.images))
 
-        sums = classification.empty_sums(len(own(self.mesh, range(rows(self.mesh)))))
         work = [sum(map(len, call)) for call in self.calls]
-        sums = run(self.mesh, make, self.calls, work, lambda sums, batch: count(variables, queries, sums, batch), sums,
-                   progress)
-        top1, top5, images = (int(x.sum()) for x in (sums["top1"], sums["top5"], sums["images"]))
-        skipped = parallel.gather_lines(skipped)
-        return {"pictures": images, "top1": percent(top1, images), "top5": percent(top5, images)} | (
-            {"skipped": skipped} if skipped else {})
-
-    def _read(self, pictures: range, skipped: list[str]) -> list:
-        found = []
-        for i in pictures:
-            with skipping(self.skip_bad, skipped):
-                found.append(self.labelled[i][1:])
-        return found
+        sums = run(self.mesh, make, self.calls, work, count, classification.empty_sums(own_rows(self.mesh)), progress)
+        skipped, total = parallel.gather_lines(skipped), {name: int(x.sum()) for name, x in sums.items()}
+        scores = {name: percent(total[name], total["images"]) for name in ("top1", "top5")}
+        return {"pictures": total["images"], **scores} | ({"skipped": skipped} if skipped else {})
 
 
 def rows(mesh: jax.sharding.Mesh) -> int:
@@ -142,11 +123,25 @@ def rows(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def own(mesh: jax.sharding.Mesh, parts):
-    """Of `rows(mesh)` parts those of this process."""
-    index, number = parallel.share_of_batch(mesh)
-    share = len(parts) // number
-    return parts[index * share : (index + 1) * share]
+def own_rows(mesh: jax.sharding.Mesh) -> int:
+    """How many of these are this process's."""
+    return rows(mesh) // parallel.share_of_batch(mesh)[1]
+
+
+def batch_of(mesh: jax.sharding.Mesh, parts: list, pack: Callable[[list], dict]) -> dict[str, np.ndarray]:
+    """This process's share of a batch: of the parts for each device its own, packed and stacked."""
+    first = parallel.share_of_batch(mesh)[0] * own_rows(mesh)
+    packed = [pack(part) for part in parts[first : first + own_rows(mesh)]]
+    return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
+
+
+def readable(source, pictures, skip_bad: bool, skipped: list[str]) -> list:
+    """source[i] of each; with `skip_bad`, what cannot be used is left out and becomes a line in `skipped`."""
+    found = []
+    for i in pictures:
+        with skipping(skip_bad, skipped):
+            found.append(source[i])
+    return found
 
 
 def run(mesh, make: Callable, calls: list, work: list[int], count: Callable, sums: dict, title: str | None) -> dict:

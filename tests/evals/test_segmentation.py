@@ -8,11 +8,12 @@ from PIL import Image
 
 from groupvit_jax.data.images import resize_shorter
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals import classes, segmentation, tiles, windows
+from groupvit_jax.evals import classes, counting, segmentation, tiles, windows
+from groupvit_jax.evals.counting import total
 from groupvit_jax.evals.prompts import SLOTS, TextEncoder, make_queries
 from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.runner import Evaluator
-from groupvit_jax.evals.segmentation import total, window_scores, with_background
+from groupvit_jax.evals.segmentation import window_scores, with_background
 from groupvit_jax.evals.windows import Geometry, bilinear_weights, cut, window_starts
 
 SMALL = {"size": 32, "long": 146, "window": 32, "stride": 16}
@@ -127,7 +128,7 @@ def test_more_classes_than_a_chunk_and_than_fit_one_are_told_apart():
     for pixel, (window, group) in enumerate([(0, 0), (1, 1), (1, 2), (1, 2), (0, 0), (0, 1)]):
         members[window, group, pixel] = 1.0
     chunks = table.reshape(2, 3, -1, segmentation.CHUNK).transpose(0, 2, 3, 1)
-    label = jax.jit(segmentation.best_label)(chunks, members, 0, 2, 171)
+    label = jax.jit(counting.best_label)(chunks, members, 0, 2, 171)
     assert label.tolist() == [150, 40, 7, 7, 150, 0]
 
 
@@ -178,7 +179,7 @@ def test_only_the_windows_five_best_classes_score(model, variables, encode):
 def test_counts_do_not_overflow():
     sums = np.zeros((1, 2, 2), np.int32)
     counts = np.array([2**31 - 2**20 - 1, 3], np.int32)
-    add = jax.jit(segmentation.carried)
+    add = jax.jit(counting.carried)
     for _ in range(5):
         sums = np.asarray(add(sums[0], counts))[None]
     assert total(sums).tolist() == [5 * (2**31 - 2**20 - 1), 15]
