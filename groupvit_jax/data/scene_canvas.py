@@ -4,23 +4,30 @@ import math
 
 import numpy as np
 
-from groupvit_jax.data.scene_looks import BACKGROUNDS, GROUNDS, OBJECTS, THINGS, UPRIGHT
+from groupvit_jax.data.scene_looks import GROUNDS, OBJECTS, THINGS, UPRIGHT
 
 VISIBLE = 0.015  # share of the canvas below which a class counts as not visible and goes unnamed
 
 
 class Canvas:
-    """A picture in the making: colours, and which thing owns each pixel. `n` is its side in pixels."""
+    """A picture in the making: colours, and which thing owns each pixel. `n` is its side in pixels.
 
-    def __init__(self, rng, n):
+    grounds: {name: look}, one of which it gets. Their labels are 0, 1... and those of the things follow; with
+    `things_first` it is the other way round, for so many kinds of things.
+    """
+
+    def __init__(self, rng, n, grounds=GROUNDS, things_first=0):
         self.rng, self.n = rng, n
-        self.ground = rng.integers(len(BACKGROUNDS))
-        self.colours = GROUNDS[BACKGROUNDS[self.ground]](rng, n) * self._tint()  # float32 [n n 3]
+        self.ground = rng.integers(len(grounds))
+        self.colours = list(grounds.values())[self.ground](rng, n) * self.tint()  # float32 [n n 3]
+        self.ground_label, self.first = (
+            (things_first + self.ground, 0) if things_first else (self.ground, len(grounds))
+        )
         self.owner = np.zeros((n, n), np.uint8)  # 0 is the ground, then things in the order of placing
-        self.kinds = []  # of each thing, index into OBJECTS
+        self.kinds = []  # of each thing, its number among the things
         self.full = []  # area of each thing in pixels, were nothing in front of it
 
-    def _tint(self):
+    def tint(self):
         """Factors [3] on red, green, blue: another brightness and a slightly other hue each time."""
         return (self.rng.uniform(0.85, 1.1) * self.rng.uniform(0.94, 1.06, 3)).astype(np.float32)
 
@@ -33,23 +40,36 @@ class Canvas:
             close: near the middle, and may reach beyond the edges.
         """
         inside, colours = self._thing(kind, radius, turn=0.5 if OBJECTS[kind] in UPRIGHT else math.pi)
+        self.put(kind, inside, colours, 0.2 if close else 0.5 - 0.6 * radius, close)
+
+    def put(self, kind, inside, colours, reach, close=False, shown=0.5, tries=12):
+        """Adds what is `inside` a box [k k], with its colours [k k 3]: True, or False where there was no room.
+
+        Args:
+            kind: its number among the things.
+            reach: of its centre from the canvas's, in each direction, as a share of the canvas.
+            close: may reach beyond the edges; otherwise no more than a fifth of it.
+            shown: share of everything else that must stay visible, less than the 0.8 that an edge may leave of it.
+            tries: places to try.
+        """
         n, k = self.n, len(inside)
         area = np.count_nonzero(inside)
-        for _ in range(12):
-            reach = 0.2 if close else 0.5 - 0.6 * radius
+        for _ in range(tries):
             top, left = (n * (0.5 + self.rng.uniform(-reach, reach, 2)) - k / 2).round().astype(int)
             on = np.s_[max(top, 0) : top + k, max(left, 0) : left + k]
             cut = np.s_[max(-top, 0) : n - top, max(-left, 0) : n - left]
             seen = inside[cut]
             hidden = np.bincount(self.owner[on][seen], minlength=len(self.kinds) + 1)
             left_over = np.bincount(self.owner.ravel(), minlength=len(self.kinds) + 1) - hidden
-            enough = np.maximum(0.5 * np.array(self.full), 1.5 * VISIBLE * n * n)
+            full = np.array(self.full)
+            enough = np.maximum(shown * full, np.minimum(full, 1.5 * VISIBLE * n * n))
             if (np.count_nonzero(seen) >= 0.8 * area or close) and (left_over[1:] >= enough).all():
                 self.kinds.append(int(kind))
                 self.full.append(area)
                 self.owner[on][seen] = len(self.kinds)
                 self.colours[on][seen] = colours[cut][seen]
-                return
+                return True
+        return False
 
     def _thing(self, kind, radius, turn):
         """A thing in a box of its own: inside bool [k k], colours float32 [k k 3]."""
@@ -63,7 +83,7 @@ class Canvas:
         scale = radius / (rng.uniform(0.85, 1.2) * (radius / 0.3) ** 0.3)
         inside, colours = THINGS[OBJECTS[kind]](rng, x, y, x * scale, y * scale)
         shade = 1 + rng.uniform(0, 0.12) * (0.5 * x - y)  # one side lighter
-        return inside, colours * shade[..., None] * self._tint()
+        return inside, colours * shade[..., None] * self.tint()
 
     def develop(self):
         """Lights the picture and halves it: image uint8 [s s 3], mask uint8 [s s]."""
@@ -74,7 +94,7 @@ class Canvas:
         angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.13)
         light = 1 + strength * (math.cos(angle) * across + math.sin(angle) * across[:, None])  # [s s]
         image = image * light[..., None] + rng.uniform(1.5, 5) * rng.standard_normal(image.shape, np.float32)
-        labels = np.array([self.ground] + [len(BACKGROUNDS) + k for k in self.kinds], np.uint8)[self.owner]
+        labels = np.array([self.ground_label] + [self.first + k for k in self.kinds], np.uint8)[self.owner]
         a, b, c, d = labels[::2, ::2], labels[::2, 1::2], labels[1::2, ::2], labels[1::2, 1::2]
         mask = np.where((b == c) | (b == d), b, np.where(c == d, c, a))  # the commonest of four
         return np.clip(image, 0, 255).round().astype(np.uint8), mask
