@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
     image.drop_path = 0.1  # rate of the last block, rising linearly from 0
     image.init_std = 0.02  # of linear maps at width 384; other widths take init_std * sqrt(384 / width)
     image.group_token_std = 0.02
+    image.position_std = 0.02  # of the position embedding, which is added to patches of deviation 1
     image.assignment_gain = 1.0  # factor on the assignment's logits: ours, for narrow models
     image.residual_gain = 1.0  # factor on the group tokens where they join what they were assigned: ours, likewise
 

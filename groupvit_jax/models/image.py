@@ -35,6 +35,7 @@ class ImageTower(nn.Module):
       init_std: deviation of the linear maps' initial weights at the published width; a map's gain is std * sqrt(width),
         so that other widths take init_std * sqrt(384 / width) and start with the same gain.
       group_token_std: deviation of the first stage's group tokens at the start.
+      position_std: deviation of the position embedding at the start, which is added to patches of deviation 1.
       assignment_gain, residual_gain: see `GroupingBlock`.
     """
 
@@ -49,6 +50,7 @@ class ImageTower(nn.Module):
     drop_path: float
     init_std: float = 0.02
     group_token_std: float = 0.02
+    position_std: float = 0.02
     assignment_gain: float = 1.0
     residual_gain: float = 1.0
     dtype: Any = jnp.float32
@@ -85,7 +87,7 @@ class ImageTower(nn.Module):
         x = dense(self.width, ("patch", "embed"), inits.mlp_in, self.dtype, name="patch")(x)
         x = layer_norm(self.dtype, "patch_norm")(x)
         positions = self.param("positions", nn.with_logical_partitioning(
-            truncated_normal(0.02), ("one", "positions", "embed")), (1, side * side, self.width))
+            truncated_normal(self.position_std), ("one", "positions", "embed")), (1, side * side, self.width))
         positions = resize_positions(positions, (side, side), (h // p, w // p)).astype(self.dtype)
         return nn.with_logical_constraint(x + positions, ("batch", "length", "activation"))
 

@@ -65,3 +65,11 @@ def test_group_tokens_start_random_in_the_first_stage_and_zero_in_the_next():
     params = nn.unbox(init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))["params"]
     assert np.abs(params["stage0_tokens"]).max() > 0.01 and not params["stage1_tokens"].any()
     assert "stage2_tokens" not in params and "stage0_tokens_mlp" not in params
+
+
+def test_positions_start_as_large_as_configured():
+    for std in (0.02, 0.5):
+        init = jax.jit(tower(depths=(0,), group_tokens=(4,), output_groups=(4,), position_std=std).init,
+                       compiler_options={"xla_backend_optimization_level": 0})
+        params = nn.unbox(init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))["params"]
+        assert np.std(params["positions"]) == pytest.approx(std, rel=0.2)
