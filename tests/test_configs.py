@@ -14,8 +14,8 @@ from groupvit_jax.models import two_towers
 from groupvit_jax.training import loop, optim
 from groupvit_jax.training import state as states
 
-RECIPES = {"scenes": (), "gcc_yfcc_30e": (), "gcc_redcaps_30e": (), "cc12m_30e:two_stage": ("two_stage",),
-           "cc12m_30e:one_stage": ("one_stage",)}
+RECIPES = {"scenes": (), "fashion": (), "gcc_yfcc_30e": (), "gcc_redcaps_30e": (),
+           "cc12m_30e:two_stage": ("two_stage",), "cc12m_30e:one_stage": ("one_stage",)}
 PARAMETERS = {"gcc_yfcc_30e": 55_726_610, "gcc_redcaps_30e": 55_726_609, "cc12m_30e:two_stage": 55_726_610}
 
 
@@ -49,7 +49,7 @@ def shrunk(name):
     stages = len(config.model.image.depths)
     small = {key: value for key, value in tiny.SMALL.items()
              if key.startswith("model.") and not key.endswith(("group_tokens", "output_groups", "depths", "drop_path"))}
-    groups = {"group_tokens": (4, 2), "output_groups": (4, 2)} if name != "scenes" else {}
+    groups = {"group_tokens": (4, 2), "output_groups": (4, 2)} if name not in ("scenes", "fashion") else {}
     for key, values in groups.items():
         kept = config.model.image[key]
         small[f"model.image.{key}"] = tuple(value if n else 0 for n, value in zip(kept, (*values, 0)))

@@ -42,34 +42,31 @@ class Canvas:
         inside, colours = self._thing(kind, radius, turn=0.5 if OBJECTS[kind] in UPRIGHT else math.pi)
         self.put(kind, inside, colours, 0.2 if close else 0.5 - 0.6 * radius, close)
 
-    def put(self, kind, inside, colours, reach, close=False, shown=0.5, tries=12):
-        """Adds what is `inside` a box [k k], with its colours [k k 3]: True, or False where there was no room.
+    def put(self, kind, inside, colours, reach, close=False, centre=(0.5, 0.5)):
+        """Adds what is `inside` a box [k k], with its colours [k k 3]; nothing if there is no room.
 
         Args:
             kind: its number among the things.
-            reach: of its centre from the canvas's, in each direction, as a share of the canvas.
+            reach: how far from `centre` it may be, in each direction, as a share of the canvas; both are (down, right).
             close: may reach beyond the edges; otherwise no more than a fifth of it.
-            shown: share of everything else that must stay visible, less than the 0.8 that an edge may leave of it.
-            tries: places to try.
         """
         n, k = self.n, len(inside)
         area = np.count_nonzero(inside)
-        for _ in range(tries):
-            top, left = (n * (0.5 + self.rng.uniform(-reach, reach, 2)) - k / 2).round().astype(int)
+        for _ in range(12):
+            top, left = (n * (centre + self.rng.uniform(-reach, reach, 2)) - k / 2).round().astype(int)
             on = np.s_[max(top, 0) : top + k, max(left, 0) : left + k]
             cut = np.s_[max(-top, 0) : n - top, max(-left, 0) : n - left]
             seen = inside[cut]
             hidden = np.bincount(self.owner[on][seen], minlength=len(self.kinds) + 1)
             left_over = np.bincount(self.owner.ravel(), minlength=len(self.kinds) + 1) - hidden
             full = np.array(self.full)
-            enough = np.maximum(shown * full, np.minimum(full, 1.5 * VISIBLE * n * n))
+            enough = np.maximum(0.5 * full, np.minimum(full, 1.5 * VISIBLE * n * n))
             if (np.count_nonzero(seen) >= 0.8 * area or close) and (left_over[1:] >= enough).all():
                 self.kinds.append(int(kind))
                 self.full.append(area)
                 self.owner[on][seen] = len(self.kinds)
                 self.colours[on][seen] = colours[cut][seen]
-                return True
-        return False
+                return
 
     def _thing(self, kind, radius, turn):
         """A thing in a box of its own: inside bool [k k], colours float32 [k k 3]."""

@@ -1,6 +1,8 @@
 """Captions for scenes: a small grammar that names what it is given and nothing else."""
 
-_PLURALS = {"leaf": "leaves", "fish": "fish", "strawberry": "strawberries"}
+_PLURALS = {"leaf": "leaves", "fish": "fish", "strawberry": "strawberries", "dress": "dresses",
+            "trousers": "trousers", "sandals": "sandals"}  # fmt: skip
+_NO_SINGULAR = {"trousers", "sandals"}
 _NUMBERS = (None, None, "two", "three", "four")
 
 _PLACES = {
@@ -9,6 +11,9 @@ _PLACES = {
     "sand": ("on the sand", "in the sand", "on sand"),
     "night": ("at night", "in the night", "by night"),
     "road": ("on the road", "on a road", "along the road"),
+    "paper": ("on paper", "on the paper", "on white paper"),
+    "wood": ("on wood", "on the wood", "on brown wood"),
+    "carpet": ("on the carpet", "on a carpet", "on the carpet"),
 }
 _BARE = {
     "sky": ("the sky", "sky"),
@@ -16,6 +21,9 @@ _BARE = {
     "sand": ("the sand", "sand"),
     "night": ("the night", "night"),
     "road": ("the road", "a road"),
+    "paper": ("the paper", "white paper"),
+    "wood": ("the wood", "wood"),
+    "carpet": ("the carpet", "a carpet"),
 }
 
 # {things} a list of names, {be} is or are, {place} " on the sand" or nothing. Few templates hold nouns or
@@ -60,6 +68,8 @@ def plural(name):
 def _phrase(name, count):
     if count > 1:
         return f"{_NUMBERS[count]} {plural(name)}"
+    if name in _NO_SINGULAR:
+        return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
@@ -89,6 +99,7 @@ def caption(rng, counts, ground):
     place = f" {_pick(rng, _PLACES[ground])}" if ground else ""
     if place and rng.random() < 0.1:
         place = "," + place
-    be = "are" if counts[names[0]] > 1 else "is"  # English agrees with the nearest of a list
+    many = counts[names[0]] > 1 or names[0] in _NO_SINGULAR
+    be = "are" if many else "is"  # English agrees with the nearest of a list
     things = _listed([_phrase(name, counts[name]) for name in names])
     return _pick(rng, _TEMPLATES).format(things=things, place=place, be=be)

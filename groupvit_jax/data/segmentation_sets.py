@@ -97,6 +97,8 @@ LAYOUTS = (
            "unpack ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu in DATA_ROOT/ade"),
     Layout("scenes", ("VOCdevkit/scenes", "scenes", "."), masks={".png": _as_they_are(15)},
            source="make them with `groupvit data scenes --output=DATA_ROOT`", **_VOC),
+    Layout("fashion", ("VOCdevkit/fashion", "fashion", "."), masks={".png": _as_they_are(16)},
+           source="make them with `groupvit data fashion --output=DATA_ROOT`", **_VOC),
 )
 
 

@@ -55,6 +55,7 @@ TASKS = (
     Task("ade20k", published={THIRD_PARTY: 9.2}),
     Task("imagenet", published={MODEL_A: 43.7, MODEL_B: 51.6}),
     Task("scenes"),
+    Task("fashion"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import fashion_files
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,13 +34,14 @@ def picture(path, width=40, height=32, seed=0):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--help"], ["usage: groupvit {train|eval|segment|data scenes|"]),
+    (["--help"], ["usage: groupvit {train|eval|segment|data scenes|data fashion|"]),
     (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
     (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
     (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob", "input_pred_label (and",
                          "(default: 'input_pred_label,labels,areas')"]),
-    (["data", "--help"], ["data scenes|data index|data inspect|data convert"]),
+    (["data", "--help"], ["data scenes|data fashion|data index|data inspect|data convert"]),
     (["data", "scenes", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
+    (["data", "fashion", "--help"], ["groupvit data fashion --output=DIR", "--source:", "dataset-fashion-mnist"]),
     (["data", "inspect", "--help"], ["groupvit data inspect --config=FILE", "--output:", "--samples:"]),
 ])  # fmt: skip
 def test_help_shows_the_verbs_own_flags_and_nothing_else(groupvit, arguments, words):
@@ -62,6 +64,16 @@ def test_data_scenes_writes_what_was_asked_for_and_a_second_run_nothing(process,
     again = process(*command)
     assert again.code == 0 and again.err == ""
     assert [path.stat().st_mtime_ns for path in files] == before
+
+
+def test_data_fashion_writes_what_was_asked_for_and_a_second_run_nothing(groupvit, tmp_path):
+    source, folder = fashion_files.write(tmp_path / "idx"), tmp_path / "fashion"
+    command = ("data", "fashion", f"--source={source}", f"--output={folder}", "--train=0", "--val=2", "--size=32")
+    done = groupvit(*command)
+    assert done.code == 0 and "fashion 22/22" in done.err  # two scenes, twenty single photographs
+    assert len(VocFolder(folder / "VOCdevkit/fashion")) == 2 and (folder / "singles/singles-00000.tar").is_file()
+    again = groupvit(*command)
+    assert again.code == 0 and again.err == ""
 
 
 # ---------------------------------------------------------------- eval

@@ -8,9 +8,10 @@ from groupvit_jax.data import segmentation_sets
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes
 
-KEYS = ("voc", "voc20", "context", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k", "scenes")
+KEYS = ("voc", "voc20", "context", "context59", "coco_object", "coco_stuff", "cityscapes", "ade20k", "scenes",
+        "fashion")
 CLASSES = {"voc": 21, "voc20": 20, "context": 60, "context59": 59, "coco_object": 81, "coco_stuff": 171,
-           "cityscapes": 19, "ade20k": 150, "scenes": 15}
+           "cityscapes": 19, "ade20k": 150, "scenes": 15, "fashion": 16}
 # As the data sets publish them: every picture's image and mask below the data root.
 VOC2012, VOC2010, COCO = "VOCdevkit/VOC2012", "VOCdevkit/VOC2010", "coco_stuff164k"
 PUBLISHED = {
@@ -22,6 +23,7 @@ PUBLISHED = {
     "ade20k": ("ade/ADEChallengeData2016/images/validation/ADE_val_00000001.jpg",
                "ade/ADEChallengeData2016/annotations/validation/ADE_val_00000001.png"),
     "scenes": ("VOCdevkit/scenes/JPEGImages/val_000000.jpg", "VOCdevkit/scenes/SegmentationClass/val_000000.png"),
+    "fashion": ("VOCdevkit/fashion/JPEGImages/val_000000.jpg", "VOCdevkit/fashion/SegmentationClass/val_000000.png"),
 }
 PUBLISHED |= {"voc20": PUBLISHED["voc"], "context59": PUBLISHED["context"], "coco_object": PUBLISHED["coco_stuff"]}
 PREPARED = {
@@ -31,7 +33,8 @@ PREPARED = {
 }
 LISTS = {f"{VOC2012}/ImageSets/Segmentation/val.txt": "2007_000033\n",
          f"{VOC2010}/ImageSets/SegmentationContext/val.txt": "2008_000002\n",
-         "VOCdevkit/scenes/ImageSets/Segmentation/val.txt": "val_000000\n"}
+         "VOCdevkit/scenes/ImageSets/Segmentation/val.txt": "val_000000\n",
+         "VOCdevkit/fashion/ImageSets/Segmentation/val.txt": "val_000000\n"}
 
 
 def save(path, values, palette=False):
@@ -200,7 +203,7 @@ def test_a_missing_set_is_an_error_that_says_where_it_was_looked_for_and_where_t
         segmentation_sets.pairs(key, tmp_path)
     said = str(error.value)
     assert str(tmp_path / segmentation_sets.find_layout(key).folders[0]) in said
-    assert "DATA_ROOT" in said and ("http" in said or "groupvit data scenes" in said)
+    assert "DATA_ROOT" in said and ("http" in said or f"groupvit data {key}" in said)
 
 
 def test_an_unknown_set_is_an_error_that_names_those_there_are(tmp_path):
