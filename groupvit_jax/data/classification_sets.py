@@ -33,6 +33,7 @@ LAYOUTS = {layout.key: layout for layout in (
            "put ImageNet's 50,000 validation pictures in DATA_ROOT/imagenet/val, a folder for each of the 1,000 wnids "
            "(valprep.sh sorts them), or tars with .cls, or prepare TFDS's imagenet2012 as ArrayRecord files there",
            ("imagenet2012", "validation")),
+    Layout("fashion", ("singles", "fashion/singles"), 10, "make them with `groupvit data fashion --output=DATA_ROOT`"),
 )}
 
 

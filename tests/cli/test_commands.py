@@ -71,7 +71,7 @@ def test_data_fashion_writes_what_was_asked_for_and_a_second_run_nothing(groupvi
     command = ("data", "fashion", f"--source={source}", f"--output={folder}", "--train=0", "--val=2", "--size=32")
     done = groupvit(*command)
     assert done.code == 0 and "fashion 22/22" in done.err  # two scenes, twenty single photographs
-    assert len(VocFolder(folder / "VOCdevkit/fashion")) == 2 and (folder / "singles/singles-00000.tar").is_file()
+    assert len(open_masked("fashion", folder, None, 16)) == 2 and (folder / "singles/singles-00000.tar").is_file()
     again = groupvit(*command)
     assert again.code == 0 and again.err == ""
 
