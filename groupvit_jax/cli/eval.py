@@ -57,8 +57,9 @@ def main(rest: list[str]) -> None:
     results = evaluator(model.variables)
     if FLAGS.process:  # the first one speaks for all
         return
+    written = report.write(FLAGS.output, results) if FLAGS.output else []  # before anything can go wrong with printing
     print(report.table(results))
-    for path in report.write(FLAGS.output, results) if FLAGS.output else ():
+    for path in written:
         print(f"wrote {path}")
 
 

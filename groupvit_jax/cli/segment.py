@@ -1,6 +1,5 @@
 """groupvit segment --checkpoint=P --images=GLOB --classes="cat,sofa" --output=DIR: one's own images and words."""
 
-import collections
 import glob
 import io
 import json
@@ -8,9 +7,9 @@ import os
 import pathlib
 
 from absl import flags
-from PIL import Image, ImageOps
 
 from groupvit_jax import viz
+from groupvit_jax.cli.own_images import output_names, read
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -68,20 +67,3 @@ def main(rest: list[str]) -> None:
                 files.write(pathlib.Path(FLAGS.output, f"{name}.areas.json"), rows.encode())
             progress.advance(1)
     print(f"{len(paths)} image(s) segmented into {FLAGS.output}")
-
-
-def output_names(paths: list[str]) -> list[str]:
-    """A name for each: below the folder all are in, without what follows the dot unless only that tells two apart."""
-    paths = [os.path.abspath(path) for path in paths]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths])
-    names = [os.path.relpath(path, root) for path in paths]
-    count = collections.Counter(os.path.splitext(name)[0] for name in names)
-    return [name if count[stem := os.path.splitext(name)[0]] > 1 else stem for name in names]
-
-
-def read(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")  # phones store a photo as the sensor lies
-    except Exception as error:  # PIL's readers raise nearly anything for damaged files
-        raise InputError(f"cannot read {path} as an image ({error}): replace it or narrow --images") from None

@@ -1,0 +1,25 @@
+"""Images that a person names by a glob: read them, and name what is made of them."""
+
+import collections
+import os
+
+from PIL import Image, ImageOps
+
+from groupvit_jax.errors import InputError
+
+
+def output_names(paths: list[str]) -> list[str]:
+    """A name for each: below the folder all are in, without what follows the dot unless only that tells two apart."""
+    paths = [os.path.abspath(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    names = [os.path.relpath(path, root) for path in paths]
+    count = collections.Counter(os.path.splitext(name)[0] for name in names)
+    return [name if count[stem := os.path.splitext(name)[0]] > 1 else stem for name in names]
+
+
+def read(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")  # phones store a photo as the sensor lies
+    except Exception as error:  # PIL's readers raise nearly anything for damaged files
+        raise InputError(f"cannot read {path} as an image ({error}): replace it or narrow --images") from None
