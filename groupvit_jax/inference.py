@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from groupvit_jax.data.decoding import rgb
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes as class_lists
 from groupvit_jax.evals import datasets
@@ -135,7 +136,7 @@ def as_arrays(images: Images) -> list[np.ndarray]:
     """PIL images or uint8 arrays -> uint8 [h w 3] arrays; InputError for anything else."""
     if isinstance(images, Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
         raise InputError("give images as a list, or an array [b h w 3]; one image is [image]")
-    arrays = [np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else np.asarray(image)
+    arrays = [rgb(image) if isinstance(image, Image.Image) else np.asarray(image)
               for image in images]
     for array in arrays:
         if array.ndim != 3 or array.shape[-1] != 3 or array.dtype != np.uint8 or 0 in array.shape:

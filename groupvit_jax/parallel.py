@@ -128,8 +128,8 @@ def check_agreement(lines: list[str]) -> None:
     """Raises InputError on every process when they do not all have the same lines (about their data)."""
     digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest(), np.uint8).astype(np.int32)
     if jax.process_count() > 1 and (multihost_utils.process_allgather(digest) != digest).any():
-        raise InputError(f"the hosts see different data, this one {'; '.join(lines)}: give all the same files, indexes "
-                         "and config.data.tagger")
+        raise InputError(f"the hosts see different data, this one {'; '.join(lines)[:300]}: give all the same files, "
+                         "indexes and config.data.tagger")
 
 
 def gather_lines(lines: list[str]) -> list[str]:

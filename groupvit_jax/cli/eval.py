@@ -34,7 +34,6 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not FLAGS.checkpoint:
         raise InputError("usage: groupvit eval --checkpoint=WORKDIR [--tasks=voc --data_root=DIR --output=F.json]")
-    check_output(FLAGS.output)
     try:
         scales = tuple(float(scale) for scale in FLAGS.scales)
     except ValueError:
@@ -48,14 +47,19 @@ def main(rest: list[str]) -> None:
     protocol = Protocol(FLAGS.protocol, **changes)
     parallel.cores_as_devices()
     hosts.join()
+    import jax
+
+    speaks = jax.process_index() == 0  # for all
+    if speaks:
+        check_output(FLAGS.output)
     mesh = parallel.create_mesh()
     model = load(FLAGS.checkpoint, parallel.replicated(mesh))
     chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch}
     evaluator = runner.Evaluator.from_config(
         model.module, model.config.eval, protocol=protocol, scales=scales, flip=FLAGS.flip, skip_bad=FLAGS.skip_bad,
-        mesh=mesh, progress=True, **{name: value for name, value in chosen.items() if value})
+        mesh=mesh, progress=speaks, **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
-    if FLAGS.process:  # the first one speaks for all
+    if not speaks:
         return
     written = report.write(FLAGS.output, results) if FLAGS.output else []  # before anything can go wrong with printing
     print(report.table(results))

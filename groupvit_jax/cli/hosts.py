@@ -21,9 +21,11 @@ def join() -> None:
         if given := [name for name in ("coordinator", "processes", "process") if FLAGS[name].present]:
             raise InputError(f"--{given[0]} says how several processes find each other: give --multihost, too")
         return
+    if FLAGS.coordinator and not FLAGS.coordinator.rpartition(":")[2].isdigit():
+        raise InputError(f"--coordinator={FLAGS.coordinator}: give HOST:PORT of process 0")
     import jax  # after the flags: a typing error should not wait for it
 
     try:
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # nothing told it who the others are, or they do not answer
         raise InputError(f"--multihost: {error} Give --coordinator, --processes and --process") from None

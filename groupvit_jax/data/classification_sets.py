@@ -1,7 +1,7 @@
 """Pictures with one class each, in folders, tars or TFDS: where those of a set lie, one row each."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,17 +42,18 @@ class Labelled:
 
     Raises InputError for a picture that cannot be read."""
 
-    def __init__(self, items: list, classes: int, read: Callable[[object], bytes], name: Callable[[object], str]):
+    def __init__(self, items: Sequence, classes: int, read: Callable[[object], tuple[bytes, int]],
+                 name: Callable[[object], str]):
         self._items, self.classes, self._read, self._name = items, classes, read, name
 
     def __len__(self) -> int:
         return len(self._items)
 
     def __getitem__(self, i: int) -> tuple[str, np.ndarray, int]:
-        item, label = self._items[i]
-        key = self._name(item)
+        key = self._name(self._items[i])
         try:
-            return key, stored_rgb(io.BytesIO(self._read(item))), label
+            data, label = self._read(self._items[i])
+            return key, stored_rgb(io.BytesIO(data)), label
         except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
             raise InputError(f"cannot read {key} ({error}): replace it") from error
 
@@ -80,7 +81,7 @@ def _folders(layout: Layout, folder: Path, classes: list[Path]) -> Labelled:
              if path.suffix.lower() in _ENDINGS]
     if not items:
         raise InputError(f"{layout.key}: no picture in the folders of {folder}; {layout.source}")
-    return Labelled(items, layout.classes, Path.read_bytes, str)
+    return Labelled(items, layout.classes, lambda item: (item[0].read_bytes(), item[1]), lambda item: str(item[0]))
 
 
 def _tars(layout: Layout, folder: Path) -> Labelled:
@@ -101,7 +102,7 @@ def _tars(layout: Layout, folder: Path) -> Labelled:
                         labels[stem] = read(offset, size)
             except (tar.Damaged, tar.NotTar) as error:
                 raise InputError(f"{layout.key}: {path} is damaged ({error.args[-1]}): replace it") from None
-        items += [(picture, _label(layout, f"{path}:{stem}.cls", labels.get(stem)))
+        items += [(*picture, _label(layout, f"{path}:{stem}.cls", labels.get(stem)))
                   for stem, picture in pictures.items()]
     if not items:
         raise InputError(f"{layout.key}: no picture in the tars of {folder}; {layout.source}")
@@ -115,14 +116,18 @@ def _label(layout: Layout, place: str, text: bytes | None) -> int:
     return int(text)
 
 
-def _read_member(item: tuple[str, str, int, int]) -> bytes:
-    with open(item[0], "rb") as file:
-        file.seek(item[2])
-        return file.read(item[3])
+def _read_member(item: tuple[str, str, int, int, int]) -> tuple[bytes, int]:
+    path, _, offset, size, label = item
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size), label
 
 
 def _tfds(layout: Layout, folder: Path) -> Labelled:
     records = tfds_sets.Records(folder, layout.tfds[1], "image", "label")
-    labels = records.column("label")
-    items = [(i, int(label)) for i, label in enumerate(labels)]
-    return Labelled(items, layout.classes, lambda i: records[i]["image"], lambda i: f"{folder} record {i}")
+
+    def read(i: int) -> tuple[bytes, int]:
+        record = records[i]
+        return record["image"], int(record["label"])
+
+    return Labelled(range(len(records)), layout.classes, read, lambda i: f"{folder} record {i}")

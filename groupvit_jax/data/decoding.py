@@ -59,7 +59,7 @@ def stored_rgb(file) -> np.ndarray:
                 return simplejpeg.decode_jpeg(data)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # TFDS, for one, sets it: half of a picture would be black
     with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+        return rgb(image)
 
 
 def stored_size(file) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def open_picture(data: bytes) -> Picture:
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # TFDS, for one, sets it: half of a picture would be black
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         _check(image.height, image.width)
-        pixels = _rgb(image)
+        pixels = rgb(image)
         turn = _orientation(image)  # after the pixels: PNG may store it behind them, and TIFF is turned by PIL
         pixels = _UPRIGHT[turn](pixels) if turn in _UPRIGHT else pixels
         return Picture(*pixels.shape[:2], (), lambda _: pixels)
@@ -150,7 +150,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def rgb(image: Image.Image) -> np.ndarray:
     """The pixels as uint8 [h w 3]. Of 16 bits the upper 8 count, as PIL does for colour; grey it would clip."""
     if image.mode.startswith("I"):
         grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)

@@ -48,7 +48,3 @@ class Records:
             return self._source[i]
         except (OSError, RuntimeError) as error:  # ArrayRecord's own are the latter
             raise InputError(f"cannot read record {i} of {self.folder} ({error}): copy the whole data set") from None
-
-    def column(self, field: str) -> list:
-        """One field of all records."""
-        return [self[i][field] for i in range(len(self))]

@@ -8,25 +8,28 @@ import numpy as np
 
 from groupvit_jax import parallel
 from groupvit_jax.data.images import classification_transform
+from groupvit_jax.errors import InputError
 from groupvit_jax.evals.prompts import Queries
 from groupvit_jax.evals.segmentation import by_label, einsum
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
 
 
-def fit(image: np.ndarray, side: int) -> np.ndarray:
+def fit(image: np.ndarray, side: int, name: str = "an image") -> np.ndarray:
     """uint8 [h w 3] -> [side side 3]: as it is if it has that size, else ImageNet's evaluation transform (256 and 224
-    pixels, or in that proportion)."""
+    pixels, or in that proportion). InputError for a picture so narrow that resizing it would take gigabytes."""
     if image.shape[:2] == (side, side):
         return image
+    if max(image.shape[:2]) > 100 * min(image.shape[:2]):
+        raise InputError(f"{name} is {image.shape[1]}x{image.shape[0]} pixels, too narrow to be scaled: crop it")
     return classification_transform(image, resize=round(side * 256 / 224), crop=side)
 
 
-def pack(pictures: list[tuple[str, np.ndarray, int]], side: int, images: int) -> dict[str, np.ndarray]:
-    """(key, picture, class) of each as one device's batch: uint8 [images side side 3], int32 [images], -1 for none."""
+def pack(pictures: list[tuple[np.ndarray, int]], side: int, images: int) -> dict[str, np.ndarray]:
+    """Pictures with their classes as one device's batch: uint8 [images side side 3], int32 [images], -1 for none."""
     batch = {"image": np.zeros((images, side, side, 3), np.uint8), "label": np.full(images, -1, np.int32)}
-    for i, (_, image, label) in enumerate(pictures):
-        batch["image"][i], batch["label"][i] = fit(image, side), label
+    for i, (image, label) in enumerate(pictures):
+        batch["image"][i], batch["label"][i] = image, label
     return batch
 
 

@@ -13,8 +13,8 @@ from absl import logging
 from groupvit_jax.data import classification_sets, segmentation_sets, tfds_sets
 from groupvit_jax.data.classification_sets import Labelled
 from groupvit_jax.data.decoding import stored_rgb, stored_size
+from groupvit_jax.data.segmentation_sets import IGNORED
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals.metrics import IGNORED
 
 MODEL_A, MODEL_B = "GroupViT, GCC + YFCC", "GroupViT, GCC + RedCaps"
 THIRD_PARTY = f"{MODEL_B}, by third parties"
@@ -73,21 +73,22 @@ def find_tasks(keys: list[str]) -> list[Task]:
 class Masked:
     """n pictures with their masks: `masked[i]` is (key, image uint8 [h w 3], label ids uint8 [h w], 255 ignored).
 
-    image(i): a file or its path; mask(i): label ids; names(i): of the two, for messages; labels: how many there are.
+    key(i): its name; image(i): a file or its path; mask(i): label ids; names(i): of the two, for messages; labels: how
+    many there are.
     Raises InputError that names the file for what cannot be read, a mask of another size than its picture, or a label
     that there is not.
     """
 
-    def __init__(self, keys: list[str], image: Callable, mask: Callable[[int], np.ndarray],
+    def __init__(self, n: int, key: Callable[[int], str], image: Callable, mask: Callable[[int], np.ndarray],
                  names: Callable[[int], tuple[str, str]], labels: int):
-        self.keys, self._image, self._mask, self._names, self._labels = keys, image, mask, names, labels
+        self._n, self._key, self._image, self._mask, self.names, self._labels = n, key, image, mask, names, labels
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return self._n
 
     def __getitem__(self, i: int) -> tuple[str, np.ndarray, np.ndarray]:
         image = self._open(i, stored_rgb)
-        mask, name = self._mask(i), self._names(i)[1]
+        mask, name = self._mask(i), self.names(i)[1]
         if mask.shape != image.shape[:2]:
             raise InputError(f"{name} is {mask.shape[1]}x{mask.shape[0]} but its image {image.shape[1]}x"
                              f"{image.shape[0]}: a mask must be as large as its image")
@@ -95,7 +96,7 @@ class Masked:
         if wrong.size:
             raise InputError(f"{name} has label {wrong[0]}, but labels are 0 to {self._labels - 1} and {IGNORED} "
                              "(ignored): it belongs to another data set, or the class list is incomplete")
-        return self.keys[i], image, mask
+        return self._key(i), image, mask
 
     def size(self, i: int) -> tuple[int, int]:
         """Height and width, from the picture's header."""
@@ -105,7 +106,7 @@ class Masked:
         try:
             return use(self._image(i))
         except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
-            raise InputError(f"cannot read {self._names(i)[0]} ({error}): replace it") from error
+            raise InputError(f"cannot read {self.names(i)[0]} ({error}): replace it") from error
 
 
 def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> Masked:
@@ -117,10 +118,10 @@ def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> M
             raise InputError(f"{error}, or a TFDS copy in {Path(root) / key}") from None
         split = split or segmentation_sets.find_layout(key).split
         records = tfds_sets.Records(folder, split, "image", "mask", "key")
-        return Masked([key.decode() for key in records.column("key")], lambda i: io.BytesIO(records[i]["image"]),
+        return Masked(len(records), lambda i: records[i]["key"].decode(), lambda i: io.BytesIO(records[i]["image"]),
                       lambda i: segmentation_sets.read_mask(io.BytesIO(records[i]["mask"]), f"{folder} record {i}"),
                       lambda i: (f"image {i} of {folder}", f"mask {i} of {folder}"), labels)
-    return Masked([pair[0] for pair in pairs], lambda i: pairs[i][1],
+    return Masked(len(pairs), lambda i: pairs[i][0], lambda i: pairs[i][1],
                   lambda i: segmentation_sets.read_labels(key, pairs[i][2]), lambda i: pairs[i][1:], labels)
 
 

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-IGNORED = 255  # the mask value of pixels that do not count
-
 
 class Confusion(NamedTuple):
     """How many pixels of class t were called p: counts int64 [t p], over a whole data set."""

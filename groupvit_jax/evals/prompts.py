@@ -91,12 +91,14 @@ class TextEncoder:
         """n texts -> float32 [n d], projected, not normalised."""
         tokens = np.asarray(tokenize(texts, self.length))
         # Attention is causal and the feature is read at the end: what follows it changes nothing and may be left out.
-        used = (tokens != 0).any(axis=0).sum()
+        used = np.flatnonzero(tokens.any(axis=0))[-1] + 1
         tokens = tokens[:, : next((n for n in LENGTHS if used <= n <= self.length), self.length)]
         # Empty places repeat a real text: an all-zero row would be no valid input.
         tokens = np.concatenate([tokens, np.repeat(tokens[:1], -len(tokens) % self.batch, axis=0)])
-        parts = [self.project(variables, self._place(part)) for part in tokens.reshape(-1, self.batch, tokens.shape[1])]
-        return np.concatenate(jax.device_get(parts))[: len(texts)]
+        # One call at a time: on CPUs several that gather from all devices can wait for each other for ever.
+        parts = [jax.device_get(self.project(variables, self._place(part)))
+                 for part in tokens.reshape(-1, self.batch, tokens.shape[1])]
+        return np.concatenate(parts)[: len(texts)]
 
     def _place(self, tokens: np.ndarray):
         """Over the mesh, as a batch in training is split; every process has all tokens."""

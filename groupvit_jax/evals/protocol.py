@@ -36,11 +36,11 @@ class Protocol:
         if self.top < 0:
             raise InputError(f"top={self.top}: give how many classes a window may have, or 0 for all")
 
-    def changes(self) -> list[str]:
-        """What differs from the published protocol, in words."""
-        said = (self.templates and f"templates {self.templates}", self.class_file and f"classes {self.class_file}",
-                self.background and f"background {self.background!r}", self.top != 5 and f"top {self.top}",
-                self.pamr and "pamr")
+    def changes(self, task: Task) -> list[str]:
+        """What differs from the published protocol for a data set, in words."""
+        said = [self.templates and f"templates {self.templates}", self.class_file and f"classes {self.class_file}",
+                task.background and self.background and f"background {self.background!r}"]
+        said += [self.top != 5 and f"top {self.top}", self.pamr and "pamr"] if task.segments else []
         return [text for text in said if text]
 
     def prompts(self, task: Task) -> list[str]:
@@ -51,16 +51,27 @@ class Protocol:
         return classes.templates(self.name) if task.segments else classes.template_set("subset")
 
     def class_list(self, task: Task) -> tuple[list[str], list[list[str]], float | None]:
-        """The labels' names, the words for each, and the threshold of label 0 if it is a background without words."""
+        """The labels' names, the words for each, and the threshold of label 0 if it is a background without words.
+
+        InputError for a class file whose names repeat, and for a background's words where label 0 is something else.
+        """
         if self.class_file:
             words = [synonyms(line) for line in classes.read_lines(self.class_file)]
         else:  # as they are written: one of ADE20K's ends in a blank
             words = [[name] for name in classes.names(task.key, self.name)]
         names, threshold = [synonyms[0] for synonyms in words], task.background.get(self.name)
-        if threshold is None or names[0] != "background":
+        if self.class_file and len(set(names)) < len(names):
+            raise InputError(f"{self.class_file} names two labels alike: begin each line with a name of its own")
+        if threshold is None:
             return names, words, None
-        names[0], threshold = "background", PAMR_THRESHOLD if self.pamr and self.name == "tcl" else threshold
-        if self.background:
-            return names, [synonyms(self.background), *words[1:]], None
-        return names, [[], *words[1:]], threshold
-
+        if names[0] != "background":
+            if self.background:
+                raise InputError(f"{self.class_file} has {names[0]!r} first: begin it with 'background' to give words "
+                                 "for that")
+            return names, words, None
+        own = synonyms(self.background) if self.background else words[0][1:]
+        if not own and len(words) == 1:
+            raise InputError(f"{self.class_file} names nothing but a background: give a line for each label")
+        if own:
+            return names, [own, *words[1:]], None
+        return names, [[], *words[1:]], PAMR_THRESHOLD if self.pamr and self.name == "tcl" else threshold

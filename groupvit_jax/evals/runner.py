@@ -56,10 +56,14 @@ class Evaluator:
                 raise InputError(f"{task.key}: {len(names)} labels, but masks can hold {LABELS - 1}: give fewer")
         opened = datasets.open_all([partial(datasets.open_task, task, data_root, split, len(names))
                                     for task, (names, *_) in zip(self.tasks, self.lists)])
+        for task, (_, labelled), (names, *_) in zip(self.tasks, opened, self.lists):
+            if labelled and (len(names) < labelled.classes or not task.segments and len(names) > labelled.classes):
+                raise InputError(f"{task.key}: {len(names)} labels for {labelled.classes} classes: give one line each")
         self.scorers = [
-            (masked and Segments(masked, names, geometry, batch, self.mesh, skip_bad),
+            (masked and Segments(masked, names, geometry, batch, model.image.patch_size, self.mesh, skip_bad),
              labelled and Wholes(labelled, model.image.image_size, batch, self.mesh, skip_bad))
             for (masked, labelled), (names, *_) in zip(opened, self.lists)]
+        parallel.check_agreement([scorer.described() for pair in self.scorers for scorer in pair if scorer])
         self.text = TextEncoder(model, -(-text_batch // rows(self.mesh)) * rows(self.mesh), self.mesh)
         self.slots = max(sum(map(len, words)) for _, words, _ in self.lists)
         self.count = counting.make_counter(model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
@@ -89,7 +93,7 @@ class Evaluator:
         _, words, threshold = class_list
         queries = make_queries(lambda texts: self.text(variables, texts), words, self.protocol.prompts(task), threshold,
                                self.protocol.top, self.slots)
-        changes = self.protocol.changes() + self.geometry.changes()
+        changes = self.protocol.changes(task) + (self.geometry.changes() if task.segments else [])
         scores = {"protocol": self.protocol.name} | ({"changes": changes} if changes else {})
         segments, wholes = scorers
         title = task.key if self.progress else None

@@ -16,6 +16,7 @@ import numpy as np
 
 from groupvit_jax import parallel
 from groupvit_jax.data.classification_sets import Labelled
+from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classification, counting, tiles
 from groupvit_jax.evals.datasets import Masked, sizes, skipping
 from groupvit_jax.evals.metrics import Confusion, percent
@@ -38,24 +39,30 @@ class Call(NamedTuple):
 class Segments:
     """A segmentation set, ready to be counted.
 
-    masked: the pictures. names: of the labels. at_once: windows of a device that the towers see together.
+    masked: the pictures. names: of the labels. at_once: windows of a device that the towers see together. patch: in
+    pixels, what windows must have room for.
     """
 
-    def __init__(self, masked: Masked, names: list[str], geometry: Geometry, at_once: int, mesh: jax.sharding.Mesh,
-                 skip_bad: bool):
+    def __init__(self, masked: Masked, names: list[str], geometry: Geometry, at_once: int, patch: int,
+                 mesh: jax.sharding.Mesh, skip_bad: bool):
         self.masked, self.names, self.geometry, self.mesh, self.skip_bad = masked, names, geometry, mesh, skip_bad
-        self.unreadable: list[str] = []
-        found = sizes(masked, self.unreadable if skip_bad else None)
-        needs = {i: (geometry.count(*size), tiles.count(*size, geometry)) for i, size in enumerate(found) if size}
+        self.unusable: list[str] = []  # known to all hosts, as all read all headers
+        needs, shapes = {}, {}  # pictures by the shape of their windows, nearly always one
+        for i, size in enumerate(sizes(masked, self.unusable if skip_bad else None)):
+            with skipping(skip_bad, self.unusable):
+                if size:
+                    shapes.setdefault(window_shape(masked, i, size, geometry, patch), []).append(i)
+                    needs[i] = geometry.count(*size), tiles.count(*size, geometry)
         most = [max((need[k] for need in needs.values()), default=1) for k in (0, 1)]
         least = WINDOWS.get(mesh.devices.flat[0].platform, 32)
         windows = -(-max(least, most[0]) // at_once) * at_once
         self.capacity = Capacity(windows, max(TILES_PER_WINDOW * windows, most[1]), 0, 0, len(geometry.scales))
-        shapes: dict[tuple[int, int], list[int]] = {}  # nearly always one
-        for i in needs:
-            shapes.setdefault(geometry.shape(*found[i]), []).append(i)
         self.calls = [Call(bins, *shape) for shape, pictures in shapes.items()
                       for bins in self._calls(pictures, needs)]
+
+    def described(self) -> str:
+        """What all hosts must agree on."""
+        return f"{len(self.masked)} pictures in {self.calls}"
 
     def _calls(self, pictures: list[int], needs: dict[int, tuple[int, int]]) -> Iterator[list[list[int]]]:
         """The pictures of each device of each call, in order, each device filled before the next is begun."""
@@ -77,13 +84,13 @@ class Segments:
             capacity = self.capacity._replace(height=call.height, width=call.width)
             return batch_of(self.mesh, call.pictures, lambda pictures: tiles.pack(
                 [(cut(image, self.geometry), mask)
-                 for _, image, mask in readable(self.masked, pictures, self.skip_bad, skipped)],
+                 for _, image, mask in readable(self.masked.__getitem__, pictures, self.skip_bad, skipped)],
                 self.geometry, capacity))
 
         work = [sum(map(len, call.pictures)) for call in self.calls]
         sums = run(self.mesh, make, self.calls, work, count, counting.empty_sums(own_rows(self.mesh), oracle), progress)
         sums, n = {name: counting.total(x) for name, x in sums.items()}, len(self.names)
-        skipped = self.unreadable + parallel.gather_lines(skipped)  # all hosts know what is unreadable
+        skipped = sorted(self.unusable + parallel.gather_lines(skipped))
         confusion = Confusion(sums["confusion"][:n, :n])
         images = len(self.masked) - len(skipped)
         scores = {"images": images, **confusion.compute(self.names), "constant": confusion.constant(),
@@ -103,19 +110,38 @@ class Wholes:
         self.calls = [[every[first + images * d :][:images] for d in range(devices)]
                       for first in every[:: images * devices]]
 
+    def described(self) -> str:
+        """What all hosts must agree on."""
+        return f"{len(self.labelled)} pictures"
+
     def __call__(self, count: Callable, progress: str | None) -> dict:
         """count: (sums, batch) -> sums, see `classification.make_counter`; progress: its title, None for none."""
         skipped: list[str] = []
 
+        def fitted(i: int) -> tuple[np.ndarray, int]:
+            key, image, label = self.labelled[i]
+            return classification.fit(image, self.size, key), label
+
         def make(call: list[range]) -> dict[str, np.ndarray]:
             return batch_of(self.mesh, call, lambda pictures: classification.pack(
-                readable(self.labelled, pictures, self.skip_bad, skipped), self.size, self.images))
+                readable(fitted, pictures, self.skip_bad, skipped), self.size, self.images))
 
         work = [sum(map(len, call)) for call in self.calls]
         sums = run(self.mesh, make, self.calls, work, count, classification.empty_sums(own_rows(self.mesh)), progress)
-        skipped, total = parallel.gather_lines(skipped), {name: int(x.sum()) for name, x in sums.items()}
+        skipped, total = sorted(parallel.gather_lines(skipped)), {name: int(x.sum()) for name, x in sums.items()}
         scores = {name: percent(total[name], total["images"]) for name in ("top1", "top5")}
         return {"pictures": total["images"], **scores} | ({"skipped": skipped} if skipped else {})
+
+
+def window_shape(masked: Masked, i: int, size: tuple[int, int], geometry: Geometry, patch: int) -> tuple[int, int]:
+    """The size of picture i's windows; InputError that names it if they cannot be scored."""
+    try:
+        shape = geometry.shape(*size)
+    except InputError as error:
+        raise InputError(f"{masked.names(i)[0]}: {error}") from None
+    if min(shape) < patch:
+        raise InputError(f"{masked.names(i)[0]} is too narrow, {size[1]}x{size[0]} pixels: its windows hold no patch")
+    return shape
 
 
 def rows(mesh: jax.sharding.Mesh) -> int:
@@ -135,12 +161,12 @@ def batch_of(mesh: jax.sharding.Mesh, parts: list, pack: Callable[[list], dict])
     return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
 
 
-def readable(source, pictures, skip_bad: bool, skipped: list[str]) -> list:
-    """source[i] of each; with `skip_bad`, what cannot be used is left out and becomes a line in `skipped`."""
+def readable(get: Callable, pictures, skip_bad: bool, skipped: list[str]) -> list:
+    """get(i) of each; with `skip_bad`, what cannot be used is left out and becomes a line in `skipped`."""
     found = []
     for i in pictures:
         with skipping(skip_bad, skipped):
-            found.append(source[i])
+            found.append(get(i))
     return found
 
 

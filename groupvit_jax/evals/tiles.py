@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from groupvit_jax.evals.metrics import IGNORED
+from groupvit_jax.data.segmentation_sets import IGNORED
 from groupvit_jax.evals.windows import NOWHERE, Cut, Geometry, Side
 
 ROWS, COLUMNS = 64, 64

@@ -25,6 +25,7 @@ from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
 from groupvit_jax.writer import MetricWriter, Progress
 
+SCORES = ("mIoU", "accuracy", "image_top1", "top1", "top5")  # by which a checkpoint can be the best
 MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
 
 
@@ -125,10 +126,10 @@ def check_best(config: ConfigDict) -> tuple[str, ...]:
     best = tuple(config.checkpoint.best)
     for score in best:
         task, _, name = score.partition("/")
-        if not config.eval.every or task not in config.eval.tasks or not name:
+        if not config.eval.every or task not in config.eval.tasks or name not in SCORES:
             raise InputError(f"config.checkpoint.best has {score!r}: name scores of config.eval.tasks "
-                             f"({', '.join(config.eval.tasks)}) as 'voc/mIoU' or 'imagenet/top1', and set "
-                             "config.eval.every")
+                             f"({', '.join(config.eval.tasks)}) as 'voc/mIoU' or 'imagenet/top1', by one of "
+                             f"{', '.join(SCORES)}, and set config.eval.every")
     return best
 
 

@@ -53,7 +53,8 @@ def groupvit(monkeypatch, capfd):
             code = exit.code
         finally:
             for name in set(flags.FLAGS) - known:
-                delattr(flags.FLAGS, name)
+                if "grain" not in str(flags.FLAGS.find_module_defining_flag(name)):  # which stays imported
+                    delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
             sys.modules.pop("config_config", None)  # ml_collections' name for the module of --config
             sys.path[:], logging.get_absl_logger().filters[:] = path, filters

@@ -222,6 +222,7 @@ def test_eval_without_its_data_or_with_unknown_tasks(evaluate, refused, tmp_path
     ("--top=-1", ["--top"]), ("--batch=0", ["--batch"]), ("--templates=ful", ["photo, subset, full"]),
     ("--class_file=/nowhere.txt", ["/nowhere.txt", "one line each"]), ("--background=sky", ["no background in scenes"]),
     ("--protocol=clip", ["--protocol"]), ("--process=1", ["--multihost"]),
+    ("--scales=1,9", ["factors from 1 to 8"]),
 ])  # fmt: skip
 def test_eval_with_what_makes_no_protocol(evaluate, refused, wrong, words):
     refused(evaluate(wrong), *words)

@@ -157,6 +157,12 @@ def test_a_bare_background_flag_takes_the_protocols_threshold(segment, tmp_path)
     assert areas["background"] is not None and list(areas["classes"]) == ["zebra", "sand", "night sky"]
 
 
+def test_a_picture_of_16_bits_is_not_white(segment, tmp_path):
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16).save(tmp_path / "a.png")
+    done, _ = segment(f"{tmp_path}/a.png", "--views=input")
+    assert done.code == 0 and np.ptp(np.asarray(Image.open(tmp_path / "out/a.input.png"))) > 200
+
+
 def test_images_of_one_name_do_not_overwrite_one_another(segment, tmp_path):
     for i, name in enumerate(("a/1.png", "b/1.png", "b/2.png", "b/2.jpg")):
         picture(tmp_path / "photos" / name, seed=i)

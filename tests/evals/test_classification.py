@@ -15,6 +15,7 @@ from groupvit_jax.data.tar import write_tar
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes, report
 from groupvit_jax.evals.prompts import TextEncoder, class_embeddings
+from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.models.image import normalize
 
@@ -126,14 +127,23 @@ def test_a_true_class_is_found_by_its_rank(model, variables, tmp_path):
         assert (scores["top1"], scores["top5"]) == expected
 
 
+def test_a_class_file_of_another_length_is_refused(model, tmp_path):
+    write_tars(tmp_path)
+    for number in (10, 1001):
+        (tmp_path / "own.txt").write_text("".join(f"thing {i}\n" for i in range(number)))
+        with pytest.raises(InputError, match=f"imagenet: {number} labels for 1000 classes"):
+            Evaluator(model, ["imagenet"], tmp_path, protocol=Protocol(class_file=str(tmp_path / "own.txt")))
+
+
 def test_a_bad_picture_is_named_or_left_out(model, variables, tmp_path):
     write_folders(tmp_path)
     broken = next((tmp_path / "imagenet/val/n00000042").iterdir())
     broken.write_bytes(b"no picture")
     with pytest.raises(InputError, match=f"{broken.name}.*--skip_bad"):
         Evaluator(model, ["imagenet"], tmp_path)(variables)
+    Image.new("RGB", (3000, 9)).save(tmp_path / "imagenet/val/n00000043/long.png")
     scores = Evaluator(model, ["imagenet"], tmp_path, skip_bad=True)(variables)["imagenet"]
-    assert scores["pictures"] == 6 and len(scores["skipped"]) == 1
+    assert scores["pictures"] == 6 and len(scores["skipped"]) == 2 and "too narrow" in str(scores["skipped"])
 
 
 @pytest.mark.parametrize("break_it, words", [

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
@@ -81,8 +79,9 @@ def test_a_mask_that_does_not_fit_is_named(tmp_path, folder):
 def test_a_tfds_copy_reads_as_the_folders_do(tmp_path, folder):
     convert("voc", tmp_path, tmp_path / "copies")
     ours, copy = voc(tmp_path), voc(tmp_path / "copies")
-    assert copy.keys == ours.keys and [copy.size(i) for i in range(2)] == [(20, 30), (30, 20)]
+    assert len(copy) == 2 and [copy.size(i) for i in range(2)] == [(20, 30), (30, 20)]
     for i in range(2):
+        assert ours[i][0] == copy[i][0]
         for a, b in zip(ours[i][1:], copy[i][1:], strict=True):
             np.testing.assert_array_equal(a, b)
     info = tmp_path / "copies/voc/1.0.0/features.json"
@@ -156,17 +155,27 @@ def test_prompts_are_the_protocols_or_those_asked_for(tmp_path):
 
 def test_every_change_is_named():
     changed = Protocol("tcl", "full", "own.txt", "sky; wall", 0, True)
-    assert changed.changes() == ["templates full", "classes own.txt", "background 'sky; wall'", "top 0", "pamr"]
-    assert Protocol("tcl", oracle=True).changes() == []
-    json.dumps(changed.changes())
+    voc, voc20, imagenet = find_tasks(["voc", "voc20", "imagenet"])
+    assert changed.changes(voc) == ["templates full", "classes own.txt", "background 'sky; wall'", "top 0", "pamr"]
+    assert changed.changes(voc20) == ["templates full", "classes own.txt", "top 0", "pamr"]  # it has no background
+    assert changed.changes(imagenet) == ["templates full", "classes own.txt"]
+    assert Protocol("tcl", oracle=True).changes(voc) == []
 
 
 def test_a_class_file_that_cannot_be_used_is_named(tmp_path):
     task, = find_tasks(["voc"])
     for content, words in ((None, "cannot read"), (b"\n \n", "is empty"), (b"cat;;dog", "empty name"),
-                           (b"\xff\xfe\x00", "cannot read")):
+                           (b"\xff\xfe\x00", "cannot read"), (b"background\n", "nothing but a background"),
+                           (b"background\ncat; kitten\ncat; tabby", "names two labels alike")):
         if content is not None:
             (tmp_path / "own.txt").write_bytes(content)
         with pytest.raises(InputError, match=words):
             Protocol(class_file=str(tmp_path / "own.txt")).class_list(task)
+    (tmp_path / "own.txt").write_text("cat\ndog\n")
+    own = str(tmp_path / "own.txt")
+    assert Protocol(class_file=own).class_list(task) == (["cat", "dog"], [["cat"], ["dog"]], None)
+    with pytest.raises(InputError, match="begin it with 'background'"):
+        Protocol(class_file=own, background="sky").class_list(task)
+    (tmp_path / "own.txt").write_text("background; sky; wall\ncat\n")
+    assert Protocol(class_file=own).class_list(task) == (["background", "cat"], [["sky", "wall"], ["cat"]], None)
     assert synonyms(" cat; kitten ;tabby") == ["cat", "kitten", "tabby"]

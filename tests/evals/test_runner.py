@@ -121,6 +121,7 @@ BREAK = {
     "a broken picture": lambda f: (f / "JPEGImages/1.jpg").write_bytes(b"no picture"),
     "a cut picture": lambda f: (f / "JPEGImages/1.jpg").write_bytes((f / "JPEGImages/1.jpg").read_bytes()[:500]),
     "a mask of another size": lambda f: Image.new("L", (5, 5)).save(f / "SegmentationClass/1.png"),
+    "a picture too narrow for a patch": lambda f: Image.new("RGB", (2000, 20)).save(f / "JPEGImages/1.jpg"),
     "an unknown label": lambda f: Image.new("L", (40, 32), 99).save(f / "SegmentationClass/1.png"),
 }
 
@@ -143,10 +144,13 @@ def test_arguments_that_do_not_go_together_are_refused(model, tmp_path, write_vo
     write_voc(tmp_path, [(32, 32)], classes=21)
     write_voc(tmp_path, [(32, 32)], classes=15, name="scenes")
     (tmp_path / "own.txt").write_text("a\nb\n")
+    (tmp_path / "many.txt").write_text("".join(f"thing {i}\n" for i in range(256)))
     for settings, words in (({"batch": -1}, "batch=-1"), ({"tasks": []}, "each data set once"),
                             ({"tasks": ["scenes"], "protocol": Protocol(background="sky")}, "no background in scenes"),
                             ({"tasks": ["voc", "scenes"], "protocol": Protocol(class_file=str(tmp_path / "own.txt"))},
-                             "one task")):
+                             "one task"),
+                            ({"tasks": ["voc"], "protocol": Protocol(class_file=str(tmp_path / "many.txt"))},
+                             "masks can hold 255")):
         with pytest.raises(InputError, match=words):
             make(model, tmp_path, **settings)
 

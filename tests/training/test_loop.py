@@ -72,7 +72,8 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
 
 
 def test_a_best_that_no_evaluation_gives_is_refused(config):
-    for change in ({"checkpoint.best": ("voc/mIoU",)}, {"checkpoint.best": ("scenes",)}, {"eval.every": 0}):
+    changes = [{"checkpoint.best": (name,)} for name in ("voc/mIoU", "scenes", "scenes/miou")] + [{"eval.every": 0}]
+    for change in changes:
         with config.unlocked():
             wrong = config.copy_and_resolve_references()
         wrong.update_from_flattened_dict(change)
