@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import os
 import signal
+import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +110,10 @@ def _work(jobs, name, workers):
                 for done in concurrent.futures.as_completed(running):
                     done.result()
                     progress.advance(running[done])
+            except BrokenProcessPool:
+                time.sleep(1)  # Ctrl-C ends the processes too, and may still be on its way to this one
+                raise InputError(f"a process that writes {name} was killed, maybe for want of memory: run it again; it "
+                                 "goes on where it stopped") from None
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -312,4 +312,19 @@ def test_interrupting_ends_with_130_and_no_traceback(tmp_path):
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)
     err = running.communicate(timeout=60)[1]
-    assert running.returncode == 130 and "Traceback" not in err
+    assert running.returncode == 130 and "Traceback" not in err, err
+
+
+def test_a_writing_process_that_is_killed_is_one_line_and_a_second_run_goes_on(tmp_path):
+    code = "from groupvit_jax.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "data", "scenes", f"--output={tmp_path}/s", "--train=0", "--val=600"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    images = tmp_path / "s/VOCdevkit/scenes/JPEGImages"
+    while not (images / "val_000000.jpg").exists() and running.poll() is None:
+        time.sleep(0.05)
+    children = subprocess.run(["pgrep", "-P", str(running.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 2 and "was killed" in err and "Traceback" not in err, err
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    assert len(list(images.iterdir())) == 600
