@@ -327,4 +327,4 @@ def test_a_writing_process_that_is_killed_is_one_line_and_a_second_run_goes_on(t
     err = running.communicate(timeout=60)[1]
     assert running.returncode == 2 and "was killed" in err and "Traceback" not in err, err
     subprocess.run(command, check=True, capture_output=True, timeout=100)
-    assert len(list(images.iterdir())) == 600
+    assert len(list(images.glob("*.jpg"))) == 600
