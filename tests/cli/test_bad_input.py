@@ -304,7 +304,9 @@ def test_no_space_for_a_checkpoint_leaves_the_last_whole_one(before, tmp_path):
 
 
 def test_interrupting_ends_with_130_and_no_traceback(tmp_path):
-    code = "from groupvit_jax.cli.main import main; main()"
+    # A shell that starts the tests in the background has them ignore SIGINT, and what they start, too.
+    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "from groupvit_jax.cli.main import main; main()")
     running = subprocess.Popen([sys.executable, "-c", code, "data", "scenes", f"--output={tmp_path}/s",
                                 "--train=0", "--val=3000"], stderr=subprocess.PIPE, text=True, start_new_session=True)
     images = tmp_path / "s/VOCdevkit/scenes/JPEGImages"  # the first of two jobs: two processes work
