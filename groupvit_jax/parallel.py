@@ -84,15 +84,20 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(dict(RULES)["batch"]))
 
 
+def ways(mesh: jax.sharding.Mesh) -> int:
+    """Into how many parts a batch is split over the mesh."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1) -> None:
     """Raises InputError when a global batch in groups of so many pictures does not divide over the mesh."""
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch < 1 or batch % ways:
-        raise InputError(f"config.data.batch={batch} is not divisible by the {ways} devices it is split over "
-                         f"(mesh data x fsdp): take a multiple of {ways}")
-    if batch // group % ways:
+    parts = ways(mesh)
+    if batch < 1 or batch % parts:
+        raise InputError(f"config.data.batch={batch} is not divisible by the {parts} devices it is split over "
+                         f"(mesh data x fsdp): take a multiple of {parts}")
+    if batch // group % parts:
         raise InputError(f"config.data.batch={batch} in groups of {group} makes {batch // group} groups, which do not "
-                         f"divide over {ways} devices: set config.data.group={math.gcd(batch // ways, group)}")
+                         f"divide over {parts} devices: set config.data.group={math.gcd(batch // parts, group)}")
 
 
 @functools.cache
@@ -101,12 +106,12 @@ def share_of_batch(mesh: jax.sharding.Mesh) -> tuple[int, int]:
 
     Processes that differ only along `tensor` hold the same rows and read the same part.
     """
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = ways(mesh)
     rows: dict[int, set[int]] = {}  # of each process, were there one row a device
-    for device, (row,) in batch_sharding(mesh).devices_indices_map((ways,)).items():
+    for device, (row,) in batch_sharding(mesh).devices_indices_map((parts,)).items():
         rows.setdefault(device.process_index, set()).add(row.start or 0)
     shares = sorted({tuple(sorted(own)) for own in rows.values()})
-    if sum(map(len, shares)) != ways:
+    if sum(map(len, shares)) != parts:
         raise InputError(f"config.mesh {dict(mesh.shape)} splits a batch unevenly over {jax.process_count()} "
                          "processes: choose sizes that divide with the devices of a process")
     return shares.index(tuple(sorted(rows[jax.process_index()]))), len(shares)

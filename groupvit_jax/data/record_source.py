@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groupvit_jax.data import storage
+from groupvit_jax.data import storage, tfds_sets
 from groupvit_jax.data.bad import BadSample, read_caption
 from groupvit_jax.errors import InputError
 
@@ -140,17 +140,12 @@ class TfdsSource(RecordSource):
     """
 
     def __init__(self, pattern):
-        import tensorflow_datasets as tfds
-
         self.pattern = str(pattern)
         if not self.pattern or storage.is_remote(self.pattern):
             raise InputError(f"no TFDS data set at {self.pattern!r}: name a folder on a local or mounted disk")
         path, split = re.fullmatch(r"(.+?)(?::([A-Za-z]\w*(?:\[[^\]]*\])?))?", self.pattern).groups()
         folder = _dataset_folder(Path(path).expanduser())
-        builder = tfds.builder_from_directory(folder)
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise InputError(f"{folder} holds {builder.info.file_format.value} files, which cannot be read at random: "
-                             "prepare it again with download_and_prepare(file_format='array_record')")
+        builder = tfds_sets.open_builder(folder)
         self._check_features(folder, builder.info.features)
         self._open(self._split(builder, split or "train"), split or "train")
 

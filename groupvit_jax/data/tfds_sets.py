@@ -13,6 +13,17 @@ def find(folder: str | Path) -> Path | None:
     return max(found, key=version, default=None)
 
 
+def open_builder(folder: str | Path):
+    """The data set in a folder, from its files alone; InputError if these cannot be read at random."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(f"{folder} holds {builder.info.file_format.value} files, which cannot be read at random: "
+                         "prepare it again with download_and_prepare(file_format='array_record')")
+    return builder
+
+
 class Records:
     """A split's records: `records[i]` is {field: bytes of a picture, number or bytes}.
 
@@ -22,14 +33,11 @@ class Records:
     def __init__(self, folder: Path, split: str, *fields: str):
         import tensorflow_datasets as tfds  # takes a while
 
-        builder = tfds.builder_from_directory(folder)
+        builder = open_builder(folder)
         missing = [field for field in fields if field not in builder.info.features]
         if missing or split not in builder.info.splits:
             what = f"field {missing[0]!r}" if missing else f"split {split!r}"
             raise InputError(f"{folder} has no {what}: prepare it again, as `groupvit data convert` does")
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise InputError(f"{folder} holds {builder.info.file_format.value} files, which cannot be read at random: "
-                             "prepare it again with download_and_prepare(file_format='array_record')")
         features = builder.info.features
         images = [name for name in features if isinstance(features[name], tfds.features.Image)]
         skip = {name: tfds.decode.SkipDecoding() for name in images}

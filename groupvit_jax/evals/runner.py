@@ -10,7 +10,7 @@ from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classification, counting, datasets
 from groupvit_jax.evals.prompts import TextEncoder, make_queries
 from groupvit_jax.evals.protocol import Protocol
-from groupvit_jax.evals.scoring import Segments, Wholes, rows
+from groupvit_jax.evals.scoring import Segments, Wholes
 from groupvit_jax.evals.tiles import LABELS
 from groupvit_jax.evals.windows import Geometry
 
@@ -64,7 +64,8 @@ class Evaluator:
              labelled and Wholes(labelled, model.image.image_size, batch, self.mesh, skip_bad))
             for (masked, labelled), (names, *_) in zip(opened, self.lists)]
         parallel.check_agreement([scorer.described() for pair in self.scorers for scorer in pair if scorer])
-        self.text = TextEncoder(model, -(-text_batch // rows(self.mesh)) * rows(self.mesh), self.mesh)
+        ways = parallel.ways(self.mesh)
+        self.text = TextEncoder(model, -(-text_batch // ways) * ways, self.mesh)
         self.slots = max(sum(map(len, words)) for _, words, _ in self.lists)
         self.count = counting.make_counter(model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
         self.classify = classification.make_counter(model, self.mesh)

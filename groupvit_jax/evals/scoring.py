@@ -66,7 +66,7 @@ class Segments:
 
     def _calls(self, pictures: list[int], needs: dict[int, tuple[int, int]]) -> Iterator[list[list[int]]]:
         """The pictures of each device of each call, in order, each device filled before the next is begun."""
-        devices, room, bins = rows(self.mesh), (0, 0), []
+        devices, room, bins = parallel.ways(self.mesh), (0, 0), []
         for i in pictures:
             if min(left - need for left, need in zip(room, needs[i])) < 0:
                 bins.append([])
@@ -88,7 +88,8 @@ class Segments:
                 self.geometry, capacity))
 
         work = [sum(map(len, call.pictures)) for call in self.calls]
-        sums = run(self.mesh, make, self.calls, work, count, counting.empty_sums(own_rows(self.mesh), oracle), progress)
+        sums = counting.empty_sums(own_parts(self.mesh), oracle)
+        sums = run(self.mesh, make, self.calls, work, count, sums, progress)
         sums, n = {name: counting.total(x) for name, x in sums.items()}, len(self.names)
         skipped = sorted(self.unusable + parallel.gather_lines(skipped))
         confusion = Confusion(sums["confusion"][:n, :n])
@@ -106,7 +107,7 @@ class Wholes:
 
     def __init__(self, labelled: Labelled, size: int, images: int, mesh: jax.sharding.Mesh, skip_bad: bool):
         self.labelled, self.size, self.images, self.mesh, self.skip_bad = labelled, size, images, mesh, skip_bad
-        every, devices = range(len(labelled)), rows(mesh)
+        every, devices = range(len(labelled)), parallel.ways(mesh)
         self.calls = [[every[first + images * d :][:images] for d in range(devices)]
                       for first in every[:: images * devices]]
 
@@ -127,7 +128,7 @@ class Wholes:
                 readable(fitted, pictures, self.skip_bad, skipped), self.size, self.images))
 
         work = [sum(map(len, call)) for call in self.calls]
-        sums = run(self.mesh, make, self.calls, work, count, classification.empty_sums(own_rows(self.mesh)), progress)
+        sums = run(self.mesh, make, self.calls, work, count, classification.empty_sums(own_parts(self.mesh)), progress)
         skipped, total = sorted(parallel.gather_lines(skipped)), {name: int(x.sum()) for name, x in sums.items()}
         scores = {name: percent(total[name], total["images"]) for name in ("top1", "top5")}
         return {"pictures": total["images"], **scores} | ({"skipped": skipped} if skipped else {})
@@ -144,20 +145,15 @@ def window_shape(masked: Masked, i: int, size: tuple[int, int], geometry: Geomet
     return shape
 
 
-def rows(mesh: jax.sharding.Mesh) -> int:
-    """In how many ways a batch is split over the mesh."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
-
-
-def own_rows(mesh: jax.sharding.Mesh) -> int:
-    """How many of these are this process's."""
-    return rows(mesh) // parallel.share_of_batch(mesh)[1]
+def own_parts(mesh: jax.sharding.Mesh) -> int:
+    """How many of the parts of a batch are this process's."""
+    return parallel.ways(mesh) // parallel.share_of_batch(mesh)[1]
 
 
 def batch_of(mesh: jax.sharding.Mesh, parts: list, pack: Callable[[list], dict]) -> dict[str, np.ndarray]:
     """This process's share of a batch: of the parts for each device its own, packed and stacked."""
-    first = parallel.share_of_batch(mesh)[0] * own_rows(mesh)
-    packed = [pack(part) for part in parts[first : first + own_rows(mesh)]]
+    first = parallel.share_of_batch(mesh)[0] * own_parts(mesh)
+    packed = [pack(part) for part in parts[first : first + own_parts(mesh)]]
     return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
 
 

@@ -2,10 +2,10 @@
 
 import json
 
-import conftest
 import numpy as np
 import pytest
 import tiny_run
+from processes import groupvit, together
 
 from groupvit_jax.data import scenes
 
@@ -23,10 +23,10 @@ def evaluate(tmp_path_factory):
 
     def run(name, processes, devices):
         output = folder / f"{name}.json"
-        start = lambda *flags: conftest.groupvit(  # noqa: E731
+        start = lambda *flags: groupvit(  # noqa: E731
             folder, "eval", f"--checkpoint={folder}/saved", "--tasks=scenes", f"--data_root={folder}/scenes",
             "--oracle", "--skip_bad", f"--output={output}", *flags, devices=devices)
-        printed = conftest.together(start, processes)
+        printed = together(start, processes)
         return json.loads(output.read_text())["scenes"], np.load(folder / f"{name}.scenes.npy"), printed
 
     return run

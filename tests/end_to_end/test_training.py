@@ -3,10 +3,10 @@
 import signal
 import time
 
-import conftest
 import jax
 import numpy as np
 import pytest
+from processes import together
 
 from groupvit_jax.training import checkpoint
 
@@ -81,7 +81,7 @@ def test_another_model_in_the_folder_of_a_training_is_one_line_and_code_2(traini
 def test_two_processes_of_four_devices_train_evaluate_and_save_as_one_of_eight(trainings):
     more = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")] + [
         "--config.train.steps=12", "--config.checkpoint.every=6", "--config.eval.every=6"]
-    conftest.together(lambda *flags: trainings.start("two", *more, *flags, devices=4), 2)
+    together(lambda *flags: trainings.start("two", *more, *flags, devices=4), 2)
     trainings.run("one", *more, devices=8)
 
     for name, rtol in (("loss", 1e-5), ("scenes/mIoU", 1e-2)):

@@ -1,0 +1,37 @@
+"""`groupvit` in processes of its own, alone or several that join each other."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+def groupvit(folder: pathlib.Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
+    """`groupvit ARGUMENTS` in a process of its own; those of one folder share compiled programs, as compiling is most
+    of their time."""
+    program = "from groupvit_jax.cli.main import main; main()"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def together(start, number: int) -> list[str]:
+    """What `number` processes that join each other printed: start(*flags) starts one with the flags of --multihost."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes = [start("--multihost", f"--coordinator=localhost:{port}", f"--processes={number}", f"--process={i}")
+                 for i in range(number)]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * number, "\n".join(outputs)
+    return outputs
