@@ -1,16 +1,16 @@
+# Copyright 2026 The groupvit_jax authors
+# Licensed under the Apache License, Version 2.0: http://www.apache.org/licenses/LICENSE-2.0
 """Segments an image by words with the GroupViT in this folder. Needs torch, transformers, numpy and pillow.
 
     python segment.py photo.jpg --classes "cat; kitten,sofa" --background --output labels.png
 
-    from segment import Segmenter
-    out = Segmenter("this folder").segment(image, ["cat; kitten", "sofa"], background=True)
+    from segment import Segmenter  # in this folder; elsewhere add it to sys.path
+    out = Segmenter().segment(Image.open("photo.jpg"), ["cat; kitten", "sofa"], background=True)
     out.labels, out.scores, out.names
 
-This is the paper's zero-shot protocol (sliding windows, hard groups, the five best classes of a window, a threshold for
-background). `output_segmentation=True` of `transformers` is not: its maps are others. The labels are those of
-`groupvit_jax`, from which this folder was exported, down to OpenCV's rounding in the resize (that of x86 processors).
-
-Copyright the groupvit_jax authors; licensed under the Apache License, Version 2.0.
+This is the paper's zero-shot protocol: sliding windows, each pixel to one group, a group's classes among the five best
+of its window, background below a threshold. `output_segmentation=True` of `transformers` is something else. The labels
+are those of `groupvit_jax`, which wrote this folder, down to the rounding of OpenCV's resize (as on x86 processors).
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from transformers import AutoTokenizer, GroupViTModel
+from transformers.utils import logging
 
 TEMPLATES = {"groupvit": ["a photo of a {}."]}
 TEMPLATES["tcl"] = ["itap of a {}.", "a bad photo of a {}.", "a origami {}.", "a photo of the large {}.",
@@ -42,7 +43,10 @@ class Segmentation(NamedTuple):
 
 
 class Segmenter:
-    """The model of an exported folder, by default the one that this file lies in."""
+    """The model of an exported folder, by default the one that this file lies in.
+
+    On a GPU, PyTorch's convolutions round to TF32 unless told otherwise: a few pixels at borders may differ.
+    """
 
     def __init__(self, folder: str | Path = Path(__file__).parent, device: str = "cpu"):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -122,6 +126,31 @@ class Segmenter:
         return [slice(start, start + window) for start in (*range(0, last, stride), last)]
 
 
+def class_words(classes: list[str], background: bool | float | str, protocol: str):
+    """The labels' names, the words for each of them that has words, and the threshold of a background without."""
+    if protocol not in TEMPLATES:
+        raise ValueError(f"no protocol {protocol!r}: choose one of {', '.join(TEMPLATES)}")
+    words = [split(names) for names in ([classes] if isinstance(classes, str) else classes)]
+    if not words:
+        raise ValueError("give at least one class, as in 'cat,sofa'")
+    names = [each[0] for each in words]
+    if background is False:
+        return names, words, None
+    if isinstance(background, str):
+        return ["background", *names], [split(background), *words], None
+    threshold = THRESHOLDS[protocol] if background is True else float(background)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"background={threshold} is not a threshold between 0 and 1")
+    return ["background", *names], words, threshold
+
+
+def split(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(";")]
+    if not all(names):
+        raise ValueError(f"{text!r} has an empty name: give one or more, as 'cat' or 'cat; kitten; tabby'")
+    return names
+
+
 def best_word(scores: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
     """Scores of words [... q] -> of the labels that own them [... n], each its best word's."""
     return torch.stack([scores[..., owner == i].amax(dim=-1) for i in range(int(owner.max()) + 1)], dim=-1)
@@ -153,6 +182,14 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return (((rows[top] * (2048 - v) >> 16) + (rows[bottom] * v >> 16) + 2) >> 2).astype(np.uint8)
 
 
+def read(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)  # phones store a photo as the sensor lies
+    except Exception as error:  # PIL's readers raise nearly anything for damaged files
+        raise ValueError(f"cannot read {path} as an image: {error}") from None
+
+
 def as_array(image: Image.Image | np.ndarray) -> np.ndarray:
     """PIL image or uint8 [h w 3] -> uint8 [h w 3]. Of 16-bit grey the upper 8 bits count."""
     if isinstance(image, Image.Image):
@@ -162,31 +199,6 @@ def as_array(image: Image.Image | np.ndarray) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or 0 in image.shape:
         raise ValueError("give the image as a PIL image or a uint8 array [h w 3], red green blue")
     return image
-
-
-def class_words(classes: list[str], background: bool | float | str, protocol: str):
-    """The labels' names, the words for each of them that has words, and the threshold of a background without."""
-    if protocol not in TEMPLATES:
-        raise ValueError(f"no protocol {protocol!r}: choose one of {', '.join(TEMPLATES)}")
-    words = [split(names) for names in ([classes] if isinstance(classes, str) else classes)]
-    if not words:
-        raise ValueError("give at least one class, as in 'cat,sofa'")
-    names = [each[0] for each in words]
-    if background is False:
-        return names, words, None
-    if isinstance(background, str):
-        return ["background", *names], [split(background), *words], None
-    threshold = THRESHOLDS[protocol] if background is True else float(background)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"background={threshold} is not a threshold between 0 and 1")
-    return ["background", *names], words, threshold
-
-
-def split(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(";")]
-    if not all(names):
-        raise ValueError(f"{text!r} has an empty name: give one or more, as 'cat' or 'cat; kitten; tabby'")
-    return names
 
 
 def colours(n: int) -> list[int]:
@@ -212,10 +224,14 @@ def main() -> None:
     parser.add_argument("--output", default="labels.png", help="where the label map goes, a PNG with palette")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    classes = args.classes.split(",")
+    logging.disable_progress_bar()
     try:
-        with Image.open(args.image) as image:
-            image = ImageOps.exif_transpose(image)  # phones store a photo as the sensor lies
-        out = Segmenter(device=args.device).segment(image, args.classes.split(","), args.background, args.protocol)
+        if len(classes) > 255:
+            raise ValueError("a label map holds a background and 255 classes: give fewer")
+        class_words(classes, args.background, args.protocol)  # before the model is read
+        image = read(args.image)
+        out = Segmenter(device=args.device).segment(image, classes, args.background, args.protocol)
         picture = Image.fromarray(out.labels.astype(np.uint8))
         picture.putpalette(colours(256))
         picture.save(args.output)
