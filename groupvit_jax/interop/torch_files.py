@@ -5,6 +5,7 @@ caffe2/serialize/inline_container.h of PyTorch say how. The pickle of either nam
 one. `torch_writer.write` writes the zip.
 """
 
+import contextlib
 import io
 import os
 import struct
@@ -61,13 +62,16 @@ def read(path: str | os.PathLike) -> Any:
 
 
 def _read_zip(file, opened):
-    records = _records(file, opened)
-    roots = [name.removesuffix("/data.pkl") for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
-    if len(roots) != 1:
+    with _damage(file), zipfile.ZipFile(opened) as archive:
+        entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(set(roots)) != 1:
         raise InputError(f"{file.path} {_NOT_ONE}")
-    records = {name.removeprefix(f"{roots[0]}/"): record for name, record in records.items()}
-    if "constants.pkl" in records or any(name.startswith("code/") for name in records):
+    if any(name.startswith((f"{roots[0]}constants.pkl", f"{roots[0]}code/")) for name in names):
         raise InputError(f"{file.path} is a TorchScript program: {_RESAVE} (torch.jit.load(path).state_dict())")
+    with _damage(file):
+        records = {name.removeprefix(roots[0]): record for name, record in _records(file, opened, entries).items()}
 
     def content(name):
         return records[name].read(0, records[name].size).tobytes()
@@ -88,31 +92,34 @@ def _read_zip(file, opened):
     return pickles.load(io.BytesIO(content("data.pkl")), file.path, NAMES, storage)
 
 
-def _records(file, opened):
-    """Where the files of a zip lie: PyTorch does not compress them, so that their sizes cannot be more than its own."""
+@contextlib.contextmanager
+def _damage(file):
     try:
-        with zipfile.ZipFile(opened) as archive:
-            entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-        records, end = {}, 0
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
-                raise InputError(f"{file.path} is a zip of compressed or encrypted files, PyTorch's are neither: "
-                                 "unpack it, or name the .pth or .pt file that torch.save wrote")
-            opened.seek(entry.header_offset)
-            signature, name, extra = _LOCAL.unpack(opened.read(_LOCAL.size))
-            begin = entry.header_offset + _LOCAL.size + name + extra
-            if (signature != b"PK\x03\x04" or entry.header_offset < end or entry.filename in records
-                    or entry.compress_size != entry.file_size):
-                raise zipfile.BadZipFile
-            end = begin + entry.file_size
-            # PyTorch can be told to leave out checksums; they are 0 then.
-            records[entry.filename] = Record(file, begin, entry.file_size, entry.CRC or None)
-        if end > file.size:
-            raise zipfile.BadZipFile
+        yield
     except InputError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error):
         raise InputError(f"{file.path} is damaged or cut off: {REMEDY}") from None
+
+
+def _records(file, opened, entries):
+    """Where the files of a zip lie, one after the other and not compressed: they cannot be more than the zip."""
+    records, end = {}, 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
+            raise InputError(f"{file.path} is a zip of compressed or encrypted files, PyTorch's are neither: "
+                             "unpack it, or name the .pth or .pt file that torch.save wrote")
+        opened.seek(entry.header_offset)
+        signature, name, extra = _LOCAL.unpack(opened.read(_LOCAL.size))
+        begin = entry.header_offset + _LOCAL.size + name + extra
+        if (signature != b"PK\x03\x04" or entry.header_offset < end or entry.filename in records
+                or entry.compress_size != entry.file_size):
+            raise zipfile.BadZipFile
+        end = begin + entry.file_size
+        # PyTorch can be told to leave out checksums; they are 0 then.
+        records[entry.filename] = Record(file, begin, entry.file_size, entry.CRC or None)
+    if end > file.size:
+        raise zipfile.BadZipFile
     return records
 
 
