@@ -25,10 +25,12 @@ from PIL import Image, ImageOps
 from transformers import AutoTokenizer, GroupViTModel
 from transformers.utils import logging
 
-TEMPLATES = {"groupvit": ["a photo of a {}."]}
-TEMPLATES["tcl"] = ["itap of a {}.", "a bad photo of a {}.", "a origami {}.", "a photo of the large {}.",
-                    "a {} in a video game.", "art of the {}.", "a photo of the small {}.", "a photo of many {}.",
-                    "a photo of {}s."]
+TEMPLATES = {
+    "groupvit": ["a photo of a {}."],
+    "tcl": ["itap of a {}.", "a bad photo of a {}.", "a origami {}.", "a photo of the large {}.",
+            "a {} in a video game.", "art of the {}.", "a photo of the small {}.", "a photo of many {}.",
+            "a photo of {}s."],
+}
 THRESHOLDS = {"groupvit": 0.95, "tcl": 0.5}  # of the background, as tuned for PASCAL VOC
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TOP = 5  # classes that a window may have
@@ -76,8 +78,8 @@ class Segmenter:
                 groups, table = self.look(canvas[rows, columns], embeddings, owner, threshold)
                 sums[:, rows, columns] += table.T[:, groups]
                 over[rows, columns] += 1
-        scores = bilinear(sums / over, pixels.shape[:2]).permute(1, 2, 0)  # [h w n]
-        return Segmentation(scores.argmax(dim=-1).int().numpy(), scores.numpy(), names)
+        scores = bilinear(sums / over, pixels.shape[:2])  # [n h w]
+        return Segmentation(scores.argmax(dim=0).int().numpy(), scores.permute(1, 2, 0).numpy(), names)
 
     def embed(self, names: list[str], templates: list[str]) -> torch.Tensor:
         """Unit [q d]: the mean over templates of the projected prompts."""
@@ -103,8 +105,8 @@ class Segmenter:
         groups = bilinear(shares.unflatten(1, (h // p, w // p)).cpu(), (h, w)).argmax(dim=0)
 
         segments = vision.layernorm(seen.last_hidden_state[0])  # [g c]
-        project = self.model.visual_projection
-        segments, pooled = (F.normalize(project(x), dim=-1) for x in (segments, segments.mean(dim=0, keepdim=True)))
+        pooled = segments.mean(dim=0, keepdim=True)
+        segments, pooled = (F.normalize(self.model.visual_projection(c), dim=-1) for c in (segments, pooled))
         logits = segments @ embeddings.T * self.model.logit_scale.exp().clamp(max=100)  # [g q]
         best = best_word(pooled @ embeddings.T, owner)[0].argsort(descending=True, stable=True)[:TOP]
         of_best = logits.masked_fill(~torch.isin(owner, best), -torch.inf)
@@ -156,30 +158,24 @@ def best_word(scores: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
     return torch.stack([scores[..., owner == i].amax(dim=-1) for i in range(int(owner.max()) + 1)], dim=-1)
 
 
-def taps(n_in: int, n_out: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bilinear at half-pixel centres, not antialiased: out[j] = (1 - part[j]) in[low[j]] + part[j] in[high[j]]."""
-    at = ((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5).astype(dtype)
-    low = np.floor(at)
-    return *np.clip([low, low + 1], 0, n_in - 1).astype(int), at - low
-
-
 def bilinear(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """[n h w] -> [n *size]. As `F.interpolate`, whose places in a long image are less exact."""
-    for axis in (1, 2):
-        low, high, part = map(torch.tensor, taps(x.shape[axis], size[axis - 1], np.float64))
-        part = part.float()[:, None] if axis == 1 else part.float()
-        x = torch.lerp(x.index_select(axis, low), x.index_select(axis, high), part)
-    return x
+    """[n h w] -> [n *size]."""
+    return F.interpolate(x[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """uint8 [h w 3] -> uint8 [height width 3]: OpenCV's INTER_LINEAR in its fixed-point arithmetic, bit for bit."""
-    top, bottom, v = taps(image.shape[0], height, np.float32)
-    left, right, u = taps(image.shape[1], width, np.float32)
-    v, u = (np.rint(part * 2048).astype(np.int32)[:, None] for part in (v, u))
+    (top, bottom, v), (left, right, u) = taps(image.shape[0], height), taps(image.shape[1], width)
+    v, u = v[:, None, None], u[:, None]
     rows = (image[:, left] * (2048 - u) + image[:, right] * u) >> 4  # [h width 3]
-    v = v[..., None]
     return (((rows[top] * (2048 - v) >> 16) + (rows[bottom] * v >> 16) + 2) >> 2).astype(np.uint8)
+
+
+def taps(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The two neighbours in the input of each place in the output, and the second one's weight in 2048ths."""
+    at = ((np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5).astype(np.float32)
+    low = np.floor(at)
+    return *np.clip([low, low + 1], 0, n_in - 1).astype(int), np.rint((at - low) * 2048).astype(np.int32)
 
 
 def read(path: str) -> Image.Image:
@@ -222,7 +218,6 @@ def main() -> None:
                         "another between 0 and 1, ='sky; wall' by words for it")
     parser.add_argument("--protocol", default="groupvit", choices=TEMPLATES, help="which prompts and threshold")
     parser.add_argument("--output", default="labels.png", help="where the label map goes, a PNG with palette")
-    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     classes = args.classes.split(",")
     logging.disable_progress_bar()
@@ -231,7 +226,7 @@ def main() -> None:
             raise ValueError("a label map holds a background and 255 classes: give fewer")
         class_words(classes, args.background, args.protocol)  # before the model is read
         image = read(args.image)
-        out = Segmenter(device=args.device).segment(image, classes, args.background, args.protocol)
+        out = Segmenter().segment(image, classes, args.background, args.protocol)
         picture = Image.fromarray(out.labels.astype(np.uint8))
         picture.putpalette(colours(256))
         picture.save(args.output)
