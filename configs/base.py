@@ -17,6 +17,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial weights, the order of the data and every random draw
 
+    config.init_from = ConfigDict()  # weights to start from, with a fresh optimizer; --config.init_from=P sets the path
+    config.init_from.path = ""  # whatever --checkpoint takes: a run, an imported model, a Hugging Face folder, a .pth
+    config.init_from.parts = ("image", "text", "image_projector", "text_projector", "scales")  # what of it to take
+
     config.model = ConfigDict()
     config.model.dtype = "bfloat16"  # of matrix products; parameters, norms, softmax and losses stay float32
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -34,4 +35,28 @@ def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             part.unlink()
         if isinstance(error, OSError):
             raise InputError(f"cannot write {path} ({error.strerror}): make room or choose another place") from None
+        raise
+
+
+@contextlib.contextmanager
+def new(path: str | os.PathLike, folder: bool = True):
+    """Yields a temporary path beside `path`, of an empty folder or (folder=False) a file to be; once the block has
+    ended well it is renamed to `path`. After an exception nothing of it is left.
+
+    Raises InputError when there is something at `path`, or no room, or no right to write there.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    if path.exists() and not (folder and path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"--output={path} is there already: name another place, or remove it first")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        (part if folder else part.parent).mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {path} ({error.strerror or error}): make room or choose another place"
+                             ) from None
         raise

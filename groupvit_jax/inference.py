@@ -147,7 +147,8 @@ def as_arrays(images: Images) -> list[np.ndarray]:
 
 
 def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Model:
-    """The model in `path`: a training workdir (its newest checkpoint) or WORKDIR/checkpoints/STEP, its arrays where
-    `sharding` says. Raises InputError when there is none."""
-    config, variables, _ = checkpoint.load(path, sharding)
-    return Model(config, variables)
+    """The model in `path`: a training workdir (its newest checkpoint), WORKDIR/checkpoints/STEP, what `groupvit import`
+    made, a Hugging Face folder, a .safetensors, .pth or .bin file; its arrays where `sharding` says. Raises InputError
+    when it is none of these."""
+    found = checkpoint.load(path, sharding)
+    return Model(found.config, found.variables)

@@ -35,6 +35,7 @@ def make_port(sizes: dict, seed: int = 0) -> Port:
         image_size=image["image_size"], patch_size=image["patch_size"], hidden_size=image["width"],
         intermediate_size=int(image["width"] * image["mlp_ratio"]), num_attention_heads=image["heads"],
         depths=list(image["depths"]), num_hidden_layers=sum(image["depths"]),
+        assign_mlp_ratio=[0.5, image["mlp_ratio"]],
         num_group_tokens=list(image["group_tokens"]), num_output_groups=list(image["output_groups"]))
     words = dict(
         vocab_size=text["vocabulary"], hidden_size=text["width"], intermediate_size=4 * text["width"],

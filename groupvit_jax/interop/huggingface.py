@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flax import traverse_util
+from ml_collections import ConfigDict
 
 from groupvit_jax.errors import InputError
 
@@ -160,6 +161,13 @@ def gains(config) -> tuple[float, float]:
         raise InputError("config.model.image: a model whose assignment_gain or residual_gain is 0 is not "
                          "a plain GroupViT: use other gains")
     return a, r
+
+
+def plain(config) -> ConfigDict:
+    """`config.model` of the plain GroupViT that a model with gains is once they are folded into its weights."""
+    config = ConfigDict(config.to_dict())
+    config.image.assignment_gain = config.image.residual_gain = 1.0
+    return config
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from groupvit_jax.errors import InputError
+from groupvit_jax.interop import reading
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
@@ -124,23 +125,37 @@ def is_about_room(error: Exception) -> bool:
     return isinstance(error, OSError | ValueError) and any(word in str(error) for word in words)
 
 
-def load(path: str, sharding: jax.sharding.Sharding | None = None) -> tuple[ConfigDict, dict[str, Any], int]:
-    """(configuration, {"params", "batch_stats"}, step) of a training workdir's newest checkpoint, or that of
-    WORKDIR/checkpoints/STEP; the arrays lie as `sharding` says, on one device if it is None.
+class Loaded(NamedTuple):
+    """A model as it was saved: the run's configuration, {"params", "batch_stats"}, the training's step and metrics."""
 
-    Raises InputError when `path` holds no checkpoint.
+    config: ConfigDict
+    variables: dict[str, Any]
+    step: int
+    metrics: dict[str, Any]
+
+
+def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
+    """The model of a training workdir's newest checkpoint, of WORKDIR/checkpoints/STEP, of what `groupvit import` made,
+    or of PyTorch's weights as `interop.reading` reads them; its arrays lie as `sharding` says, on one device if None.
+
+    Raises InputError when `path` holds none of these.
     """
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = pathlib.Path(path).expanduser().absolute()
     one = place.parent.name == "checkpoints" and place.name.isdigit()
     directory = place.parent if one else folder(path)
     steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
     if one and steps and int(place.name) not in steps:
         raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
+    if not steps and reading.is_weights(path):
+        weights = reading.read(path)
+        variables = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
+                                 weights.variables)
+        return Loaded(weights.config, variables, weights.step, weights.metrics)
     if not steps:
-        raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run "
-                         "(a folder with checkpoints/STEP in it)")
+        raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run (a folder "
+                         "with checkpoints/STEP in it), a Hugging Face folder, a .safetensors or a .pth")
     step = int(place.name) if one else steps[-1]
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
             read_only=True, create=False, save_interval_steps=0)) as manager:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -149,7 +164,15 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> tuple[Conf
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
                             states.abstract_variables(model))
         variables = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
-    return config, variables, step
+    return Loaded(config, variables, step, meta["metrics"])
+
+
+def save_weights(workdir: str | os.PathLike, loaded: Loaded) -> None:
+    """A checkpoint of weights that were not trained here: without an optimizer, so that no training goes on from it."""
+    with ocp.CheckpointManager(folder(workdir)) as manager:
+        meta = {"config": to_json(loaded.config), "metrics": loaded.metrics, "imported": True}
+        manager.save(loaded.step, args=ocp.args.Composite(
+            model=ocp.args.StandardSave(loaded.variables), meta=ocp.args.JsonSave(meta)))
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

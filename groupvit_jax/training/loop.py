@@ -19,7 +19,7 @@ from groupvit_jax.data.examples import MakeExample
 from groupvit_jax.data.health import Health
 from groupvit_jax.errors import InputError
 from groupvit_jax.models import two_towers
-from groupvit_jax.training import optim
+from groupvit_jax.training import initial, optim
 from groupvit_jax.training import state as states
 from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
@@ -64,6 +64,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     """
     # 1. Devices, data, model, optimizer.
     pipeline.check(config)
+    initial.check(config)
     mesh = parallel.create_mesh(config.mesh)
     parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
@@ -147,8 +148,13 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
     """The state to go on from and the number of the next batch."""
     latest = checkpoints.latest()
     if latest is None:
-        return states.create(model, tx, mesh, config.seed), 0
-    check_same_model(config, checkpoints.meta(latest)["config"], workdir)
+        state = states.create(model, tx, mesh, config.seed)
+        return (initial.start(state, config) if config.init_from.path else state), 0
+    meta = checkpoints.meta(latest)
+    if meta.get("imported"):
+        raise InputError(f"--workdir={workdir} holds imported weights: choose another --workdir, and start from these "
+                         f"with --config.init_from={workdir}")
+    check_same_model(config, meta["config"], workdir)
     logging.info("going on from step %d in %s", latest, workdir)
     return checkpoints.restore(latest, states.abstract(model, tx, mesh))
 

@@ -61,6 +61,16 @@ def test_in_a_process_of_its_own_too(process, refused, tmp_path):
     (["eval", "--protocol=clip", "--checkpoint=p"], ["--protocol=clip", "groupvit|tcl"]),
     (["segment", "--checkpoint=p", "--classes=a"], ["usage: groupvit segment --checkpoint", "--output=DIR"]),
     (["segment", "--views"], ["--views", "groupvit segment --help"]),
+    (["import"], ["usage: groupvit import --source=FILE_OR_FOLDER --output=DIR"]),
+    (["import", "--source=a", "--output=b", "--heads=6"], ["--heads=6", "6,4"]),
+    (["import", "--source=a", "--output=b", "--heads=6,0"], ["--heads=6,0", "6,4"]),
+    (["import", "--source=a", "--output=b", "--verify=no"], ["--verify=no", "on|off"]),
+    (["import", "--source=/nowhere", "--output=b"], ["/nowhere holds no weights", "Hugging Face folder", ".pth"]),
+    (["import", f"--source={CONFIG}", "--output=b"], ["scenes.py is not a PyTorch checkpoint"]),
+    (["export", "--checkpoint=p", "--output=o"], ["usage: groupvit export --checkpoint=DIR --format=hf|nvlabs"]),
+    (["export", "--checkpoint=p", "--format=torch", "--output=o"], ["--format=torch", "hf|nvlabs|stablehlo|onnx"]),
+    (["export", "--checkpoint=p", "--format=nvlabs", "--output=o"], ["--output=o", "weights.pth"]),
+    (["export", "--checkpoint=/nowhere", "--format=hf", "--output=o"], ["--checkpoint=/nowhere", "--workdir"]),
     (["data"], ["unknown command 'data'", "data scenes|data fashion|data index"]),
     (["data", "everything"], ["unknown command 'data everything'", "data inspect"]),
     (["data", "scenes"], ["--output=DIR"]),
@@ -174,8 +184,9 @@ def test_a_workdir_with_a_run_of_another_model(train, refused, run):
 def test_a_checkpoint_that_is_none(segment, evaluate, refused, tmp_path, scenes_folder):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
-    for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / "empty", scenes_folder):
+    for path in (tmp_path / "nothing", tmp_path / "empty", scenes_folder):
         refused(segment(f"--checkpoint={path}"), f"--checkpoint={path}", "--workdir of a training run")
+    refused(segment(f"--checkpoint={tmp_path}/file"), f"{tmp_path}/file is not a PyTorch checkpoint")
     refused(evaluate(f"--checkpoint={tmp_path}"), f"--checkpoint={tmp_path}")
 
 
@@ -208,6 +219,23 @@ def test_an_output_of_segment_under_a_file(segment, refused, tmp_path):
     ended = segment(f"--output={tmp_path}/file/pictures")
     assert ended.code == 2 and "choose another place" in ended.err and "Traceback" not in ended.err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_crossings_leave_alone_what_is_there_and_nothing_half_written(groupvit, refused, run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    (tmp_path / "mine.pth").write_text("mine")
+    for form, name in (("hf", "mine"), ("stablehlo", "mine"), ("nvlabs", "mine.pth"), ("nvlabs", "mine/file/w.pth")):
+        refused(groupvit("export", f"--checkpoint={run}", f"--format={form}", f"--output={tmp_path}/{name}"),
+                f"{tmp_path}/{name}", "another")
+    refused(groupvit("import", f"--source={run}", f"--output={tmp_path}/new"), "holds no weights")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "mine.pth", "mine/file"]
+    assert (tmp_path / "mine" / "file").read_text() == (tmp_path / "mine.pth").read_text() == "mine"
+
+
+def test_starting_from_what_is_none(train, refused, tmp_path):
+    refused(train(f"--config.init_from={tmp_path}/nothing"), f"{tmp_path}/nothing", "Hugging Face folder")
+    refused(train("--config.init_from=p", "--config.init_from.parts=('towers',)"), "'towers'", "image_projector")
 
 
 def test_eval_without_its_data_or_with_unknown_tasks(evaluate, refused, tmp_path):

@@ -1,0 +1,60 @@
+"""groupvit export --checkpoint=P --format=hf|nvlabs|stablehlo|onnx --output=D: a model for others, checked."""
+
+import pathlib
+
+from absl import flags
+
+from groupvit_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, or whatever else --checkpoint takes elsewhere")
+    flags.DEFINE_enum("format", None, ["hf", "nvlabs", "stablehlo", "onnx"],
+                      "hf: a folder for transformers, with a processor, a card and segment.py; nvlabs: a .pth for the "
+                      "original code; stablehlo: programs that need only JAX; onnx: programs for ONNX runtimes")
+    flags.DEFINE_string("output", None, "folder to make; for nvlabs a file, as weights.pth")
+    flags.DEFINE_string("license", "", "of the weights, for the card of hf, as apache-2.0")
+    flags.DEFINE_enum("verify", "on", ["on", "off"], "compare outputs with this code's, if PyTorch is installed")
+
+
+def main(rest: list[str]) -> None:
+    if rest or not (FLAGS.checkpoint and FLAGS.format and FLAGS.output):
+        raise InputError("usage: groupvit export --checkpoint=DIR --format=hf|nvlabs|stablehlo|onnx --output=DIR")
+    from groupvit_jax import files
+    from groupvit_jax.training import checkpoint
+
+    if FLAGS.format == "nvlabs" and not FLAGS.output.endswith(".pth"):
+        raise InputError(f"--output={FLAGS.output}: --format=nvlabs writes one file; name it, as weights.pth")
+    with files.new(FLAGS.output, folder=FLAGS.format != "nvlabs") as path:
+        write(checkpoint.load(FLAGS.checkpoint), path)
+    print(f"wrote {FLAGS.output}")
+
+
+def write(found, path: pathlib.Path) -> None:
+    """Writes and checks one format at a temporary place."""
+    from groupvit_jax.inference import Model
+    from groupvit_jax.interop import proof, writing
+
+    if FLAGS.format in ("stablehlo", "onnx"):
+        if FLAGS.format == "stablehlo":
+            from groupvit_jax.interop import stablehlo as module
+        else:
+            from groupvit_jax.interop import onnx as module
+        model = Model(found.config, found.variables)
+        module.export(model, path)
+        if FLAGS.verify == "off":
+            print("not verified: --verify=off")
+        else:
+            proof.check(module.differences(model, path), "the export")
+        return
+    if FLAGS.format == "hf":
+        writing.write_folder(path, *found, FLAGS.license)
+    else:
+        writing.write_checkpoint(path, *found)
+    if why := proof.skipped(FLAGS.verify):
+        print(why)
+        return
+    port = proof.port_in(path) if FLAGS.format == "hf" else proof.port_in_checkpoint(path, found.config.model)
+    proof.check(proof.compare(found.config.model, found.variables, port), "the export")

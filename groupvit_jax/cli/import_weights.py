@@ -1,0 +1,50 @@
+"""groupvit import --source=P --output=DIR: PyTorch weights to a model of this code, checked by comparing outputs."""
+
+import pathlib
+
+from absl import flags
+
+from groupvit_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("source", None, "a Hugging Face folder or one of its files, a training checkpoint (.pth), or a "
+                        "state dict (.safetensors, .bin, .pth)")
+    flags.DEFINE_string("output", None, "folder to make; --checkpoint takes it")
+    flags.DEFINE_integer("image_size", None, "resize the position embedding to images of so many pixels", 1)
+    flags.DEFINE_list("heads", None, "IMAGE,TEXT: attention heads of the towers, for files that do not say; default: "
+                      "one to 64 channels")
+    flags.DEFINE_enum("verify", "on", ["on", "off"], "compare outputs with PyTorch's, if it is installed")
+
+
+def main(rest: list[str]) -> None:
+    if rest or not (FLAGS.source and FLAGS.output):
+        raise InputError("usage: groupvit import --source=FILE_OR_FOLDER --output=DIR")
+    heads = (None, None)
+    if FLAGS.heads:
+        if len(FLAGS.heads) != 2 or not all(number.isdigit() and int(number) for number in FLAGS.heads):
+            raise InputError(f"--heads={','.join(FLAGS.heads)}: give two numbers, of the image and of the text tower, "
+                             "as 6,4")
+        heads = tuple(map(int, FLAGS.heads))
+    from groupvit_jax import files
+    from groupvit_jax.interop import proof, reading
+    from groupvit_jax.training import checkpoint
+
+    with files.new(FLAGS.output) as folder:
+        weights = reading.read(FLAGS.source, heads)
+        print(f"{FLAGS.source}: {weights.form}, {len(weights.state)} tensors")
+        if weights.ignored:
+            print("ignored:", ", ".join(weights.ignored))
+        if why := proof.skipped(FLAGS.verify):
+            print(why)
+        else:
+            source = pathlib.Path(FLAGS.source).expanduser()
+            port = (proof.port_in(source) if (source / "config.json").is_file()
+                    else proof.port_of(weights.state, weights.config.model))
+            proof.check(proof.compare(weights.config.model, weights.variables, port), FLAGS.source)
+        weights = reading.resized(weights, FLAGS.image_size) if FLAGS.image_size else weights
+        checkpoint.save_weights(folder, checkpoint.Loaded(weights.config, weights.variables, weights.step,
+                                                          weights.metrics))
+    print(f"wrote {FLAGS.output}; --checkpoint={FLAGS.output} or --config.init_from={FLAGS.output} takes it")
