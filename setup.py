@@ -20,6 +20,7 @@ setup(
     entry_points={"console_scripts": ["groupvit = groupvit_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.3",
+        "flatbuffers>=25.2",  # of jax.export, which does not bring it
         "flax~=0.12.8",
         "fsspec>=2025.3",
         "ftfy>=6.3",
