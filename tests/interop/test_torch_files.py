@@ -233,6 +233,7 @@ def test_a_tensor_that_its_file_cannot_hold_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("claim, expected", [
     (tensor(), [[0, 1, 2], [3, 4, 5]]), (tensor((), (), 5), 5), (tensor((0,), (1,), 6), []),
+    (tensor((0, 5), (1 << 62, 1 << 62)), np.empty((0, 5))),
     (tensor((1, 2), (1 << 62, 5)), [[0, 5]]), (Call(V1, (storage(), 1, (2,), (2,))), [1, 3]),
     (tensor((2,), (1,), 0, Stored(("storage", Name("torch.cuda", "FloatStorage"), "0", "cuda:0", 6))), [0, 1]),
 ])
