@@ -46,8 +46,10 @@ setup(
         "beam": ["apache-beam~=2.77"],  # brings older pillow, protobuf and pyarrow
         "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
         # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
-        "test": ["aiohttp==3.14.5", "apache-beam==2.77.0", "pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6",
-                 "scikit-image==0.26.0",
+        "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
+                 # Has no wheels for others; the test that fuzzes is skipped there.
+                 "atheris==3.0.0; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
+                 "pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6", "scikit-image==0.26.0",
                  "torch==2.13.0", "transformers==5.23.0"],
     },
 )

@@ -16,17 +16,7 @@ from typing import Any, BinaryIO
 from groupvit_jax.errors import InputError
 from groupvit_jax.interop import pickles
 from groupvit_jax.interop.inert import Global
-from groupvit_jax.interop.torch_tensors import (
-    DTYPES,
-    NAMES,
-    REMEDY,
-    STORAGES,
-    UNREAD,
-    File,
-    Record,
-    Storage,
-    natural,
-)
+from groupvit_jax.interop.torch_tensors import KINDS, NAMES, REMEDY, File, Record, Storage, natural
 
 # The format before the zip begins with this number, pickled.
 _MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
@@ -71,7 +61,8 @@ def _read_zip(file, opened):
     if any(name.startswith((f"{roots[0]}constants.pkl", f"{roots[0]}code/")) for name in names):
         raise InputError(f"{file.path} is a TorchScript program: {_RESAVE} (torch.jit.load(path).state_dict())")
     with _damage(file):
-        records = {name.removeprefix(roots[0]): record for name, record in _records(file, opened, entries).items()}
+        records = {name.removeprefix(roots[0]): record for name, record in _records(file, opened, entries).items()
+                   if name.startswith(roots[0])}
 
     def content(name):
         return records[name].read(0, records[name].size).tobytes()
@@ -83,10 +74,10 @@ def _read_zip(file, opened):
     def storage(claim):
         match claim:
             case ("storage", Global() as kind, str(key), _, int(numel)) if natural(numel) and len(key) < _LONGEST_KEY:
-                dtype = DTYPES[STORAGES[kind.name]] if kind.name in STORAGES else None
-                record, size = records.get(f"data/{key}"), numel * (dtype.itemsize if dtype else 0)
-                if record and size <= record.size:
-                    return Storage(record, dtype, 0, size, swapped=order != sys.byteorder)
+                dtype, each = KINDS.get(kind.name, (None, 0))
+                record = records.get(f"data/{key}")
+                if record and numel * each <= record.size:
+                    return Storage(record, dtype, 0, numel * each, swapped=order != sys.byteorder)
         raise InputError(f"{file.path} holds a tensor without its numbers: {REMEDY}")
 
     return pickles.load(io.BytesIO(content("data.pkl")), file.path, NAMES, storage)
@@ -145,8 +136,7 @@ def _read_legacy(file, opened):
             case ("module", Global() as kind, _, _):  # and where its source code was, and all of that
                 return kind
             case ("storage", Global() as kind, str(key), _, int(numel), None | (_, _, _) as view) if natural(numel):
-                dtype = DTYPES[STORAGES[kind.name]] if kind.name in STORAGES else None
-                each = dtype.itemsize if dtype else UNREAD.get(kind.name)
+                dtype, each = KINDS.get(kind.name, (None, 0))
                 _, offset, length = view or (None, 0, numel)
                 if each and natural(offset, length) and offset + length <= numel:
                     claim = claims.setdefault(key, (numel, Record(file, 0, numel * each)))

@@ -34,9 +34,11 @@ STORAGES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8", "_UntypedStorage": "uint8"}
-# Those whose tensors stay inert: how many bytes a number has.
-UNREAD = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "QInt8Storage": 1, "QUInt8Storage": 1,
-          "QInt32Storage": 4, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1}
+# All there are: the dtype, None where tensors stay inert, and how many bytes a number has.
+KINDS: dict[str, tuple[np.dtype | None, int]] = {
+    **{name: (DTYPES[held], DTYPES[held].itemsize) for name, held in STORAGES.items()},
+    "ComplexFloatStorage": (None, 8), "ComplexDoubleStorage": (None, 16), "QInt8Storage": (None, 1),
+    "QUInt8Storage": (None, 1), "QInt32Storage": (None, 4), "QUInt4x2Storage": (None, 1), "QUInt2x4Storage": (None, 1)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from forbidden import nothing_runs
-from opcodes import NUMBERS, V1, V2, V3, Call, Name, Stored, pickled, storage, tensor, write_zip
+from opcodes import NUMBERS, PARAMETER, V1, V2, V3, Call, Name, Stored, pickled, storage, tensor, write_zip
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.interop import torch_files
 from groupvit_jax.interop.inert import Global, Inert
-from groupvit_jax.interop.torch_tensors import Storage, Tensor
+from groupvit_jax.interop.torch_tensors import File, Record, Storage, Tensor
 
 FORMATS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
 DTYPES = ("float64 float32 float16 bfloat16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool").split()
@@ -186,6 +186,12 @@ def test_numbers_are_read_when_asked_for_and_from_the_same_file(tmp_path, monkey
         tensor.array()
 
 
+def test_a_file_that_became_shorter_while_it_was_read_is_named(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    with pytest.raises(InputError, match="is cut off: download it again"):
+        Record(File.at(tmp_path / "x"), 0, 4).read(0, 4)
+
+
 def test_a_large_storage_is_not_read_for_one_number(tmp_path, monkeypatch):
     torch.save(torch.zeros(1 << 20)[5:6], tmp_path / "x.pth", _use_new_zipfile_serialization=False)
     tensor = torch_files.read(tmp_path / "x.pth")
@@ -251,9 +257,20 @@ def test_kinds_of_storages_to_come_stay_inert(tmp_path):
     assert type(read(path)) is Inert
 
 
-def test_what_a_tensor_is_built_of_may_be_nothing_of_the_kind(tmp_path):
-    path = write_zip(tmp_path / "x.pth", pickled(Call(V2, (5, 0, (1,), (1,), False, None))))
-    assert type(read(path)) is Inert
+@pytest.mark.parametrize("call", [
+    Call(V2, (5, 0, (1,), (1,), False, None)), Call(V3, (storage(), 0, (1,), (1,), False, None, Name("torch", "int3"))),
+    Call(V3, (storage(), 0, (1,), (1,), False, None, Name("numpy", "int8"))), Call(PARAMETER, (5, False, None)),
+    Call(Name("collections", "OrderedDict"), (5,)), Call(Name("torch", "Size"), (5,)),
+    Call(Name("builtins", "bytearray"), (1 << 40,)), Call(Name("builtins", "set"), ("abc",)),
+])
+def test_what_is_called_with_other_arguments_stays_inert(tmp_path, call):
+    assert type(read(write_zip(tmp_path / "x.pth", pickled(call)))) is Inert
+
+
+def test_what_is_read_says_what_it_is(tmp_path):
+    call = Call(Name("a", "b"), ())
+    path = write_zip(tmp_path / "x.pth", pickled([tensor(), Call(call, ()), call]))
+    assert repr(torch_files.read(path)) == "[Tensor(shape=(2, 3), dtype=float32), Inert(...), Inert(a.b)]"
 
 
 def entries(path, *names_and_content):
@@ -315,6 +332,20 @@ def test_a_table_of_contents_that_lies_is_refused(tmp_path, field, offset, value
     (tmp_path / "x.pth").write_bytes(data)
     with pytest.raises(InputError, match="damaged|compressed or encrypted|without its numbers"):
         read(tmp_path / "x.pth")
+
+
+def test_a_last_file_that_ends_after_the_zip_is_refused(tmp_path):
+    data = bytearray(write_zip(tmp_path / "x.pth", GOOD).read_bytes())
+    at = data.rindex(b"archive/version") - 46 + 20
+    data[at : at + 8] = struct.pack("<II", 1 << 30, 1 << 30)
+    (tmp_path / "x.pth").write_bytes(data)
+    refused(tmp_path / "x.pth", "damaged")
+
+
+def test_only_what_is_in_its_folder_counts(tmp_path):
+    parts = ("a/data.pkl", GOOD), ("a/data/0", NUMBERS), ("data/0", b"no numbers"), ("b/data/0", b"nor here")
+    np.testing.assert_array_equal(read(entries(tmp_path / "x.pth", *parts))["w"], [[0, 1, 2], [3, 4, 5]])
+    refused(entries(tmp_path / "x.pth", ("a/data.pkl", GOOD), ("data/0", NUMBERS)), "without its numbers")
 
 
 def test_files_that_lie_in_each_other_are_refused(tmp_path):
