@@ -23,7 +23,6 @@ _MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 _PROTOCOL = 1001
 _LOCAL = struct.Struct("<4s22xHH")  # of a zip's file: its signature, the lengths of its name and of what is extra
 _ENCRYPTED = 0x41  # flags
-_LONGEST_KEY = 256  # of a storage
 _LONGEST_LINE = 1 << 20  # of the text that a pickle of old may hold
 _NOT_ONE = "is not a PyTorch checkpoint: name the .pth or .pt file that torch.save wrote, or download it again"
 _RESAVE = "load it in PyTorch and torch.save its state_dict()"
@@ -58,29 +57,30 @@ def _read_zip(file, opened):
     roots = [name.removesuffix("data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(set(roots)) != 1:
         raise InputError(f"{file.path} {_NOT_ONE}")
-    if any(name.startswith((f"{roots[0]}constants.pkl", f"{roots[0]}code/")) for name in names):
+    root = roots[0]
+    if any(name.startswith((f"{root}constants.pkl", f"{root}code/")) for name in names):
         raise InputError(f"{file.path} is a TorchScript program: {_RESAVE} (torch.jit.load(path).state_dict())")
     with _damage(file):
-        records = {name.removeprefix(roots[0]): record for name, record in _records(file, opened, entries).items()
-                   if name.startswith(roots[0])}
-
-    def content(name):
-        return records[name].read(0, records[name].size).tobytes()
-
-    order = content("byteorder").decode("latin-1") if "byteorder" in records else "little"
-    if order not in ("little", "big"):
+        records = _records(file, opened, entries)
+    folder = f"{root}data/"
+    numbers = {name.removeprefix(folder): record for name, record in records.items() if name.startswith(folder)}
+    order = _content(records[f"{root}byteorder"]) if f"{root}byteorder" in records else b"little"
+    if order not in (b"little", b"big"):
         raise InputError(f"{file.path} is of an unknown byte order: {REMEDY}")
 
     def storage(claim):
         match claim:
-            case ("storage", Global() as kind, str(key), _, int(numel)) if natural(numel) and len(key) < _LONGEST_KEY:
+            case ("storage", Global() as kind, str(key), _, int(numel)) if natural(numel) and key in numbers:
                 dtype, each = KINDS.get(kind.name, (None, 0))
-                record = records.get(f"data/{key}")
-                if record and numel * each <= record.size:
-                    return Storage(record, dtype, 0, numel * each, swapped=order != sys.byteorder)
+                if numel * each <= numbers[key].size:
+                    return Storage(numbers[key], dtype, 0, numel * each, swapped=order != sys.byteorder.encode())
         raise InputError(f"{file.path} holds a tensor without its numbers: {REMEDY}")
 
-    return pickles.load(io.BytesIO(content("data.pkl")), file.path, NAMES, storage)
+    return pickles.load(io.BytesIO(_content(records[f"{root}data.pkl"])), file.path, NAMES, storage)
+
+
+def _content(record):
+    return record.read(0, record.size).tobytes()
 
 
 @contextlib.contextmanager
@@ -139,9 +139,9 @@ def _read_legacy(file, opened):
                 dtype, each = KINDS.get(kind.name, (None, 0))
                 _, offset, length = view or (None, 0, numel)
                 if each and natural(offset, length) and offset + length <= numel:
-                    claim = claims.setdefault(key, (numel, Record(file, 0, numel * each)))
-                    if claim[0] == numel and claim[1].size == numel * each:
-                        return Storage(claim[1], dtype, offset * each, length * each)
+                    _, record = claims.setdefault(key, (numel, Record(file, 0, numel * each)))
+                    if record.size == numel * each:
+                        return Storage(record, dtype, offset * each, length * each)
         raise InputError(f"{file.path} holds a tensor without its numbers: {REMEDY}")
 
     def load(persistent=storage):

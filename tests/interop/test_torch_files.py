@@ -5,6 +5,7 @@ import pickle
 import struct
 import sys
 import tarfile
+import tracemalloc
 import types
 import zipfile
 
@@ -218,6 +219,8 @@ CLAIMS = {
     "a longer storage than its file": tensor(stored=storage(numel=7)),
     "a huge storage": tensor(stored=storage(numel=1 << 62)),
     "a storage of negative size": tensor(stored=storage(numel=-1)),
+    "a bare storage of negative size": storage(numel=-1),
+    "another file": tensor(stored=storage("archive/data.pkl")), "the pickle": tensor(stored=storage("../data.pkl")),
     "another storage": tensor(stored=storage("1")), "a path as a key": tensor(stored=storage("../data/0")),
     "a path out of it": tensor(stored=storage("../../../../etc/passwd")),
     "an absolute path": tensor(stored=storage("/etc/passwd")),
@@ -414,7 +417,7 @@ LEGACY = {
     "no numbers": {"numbers": b""},
     "a huge storage": {"content": old("0", 1 << 60, "FloatStorage", None), "length": 1 << 60},
     "one storage of two sizes": {"content": [WHOLE, old("0", 5, "FloatStorage", None)]},
-    "one storage of two kinds": {"content": [WHOLE, old("0", 6, "DoubleStorage", None)]},
+    "one storage of kinds of two sizes": {"content": [WHOLE, old("0", 6, "DoubleStorage", None)]},
     "an unknown kind": {"content": old("0", 6, "NewStorage", None)},
     "no view": {"content": old("0", 6, "FloatStorage")},
     "a view beyond": {"content": old("0", 6, "FloatStorage", ("1", 4, 3))},
@@ -433,10 +436,15 @@ def test_an_old_file_that_lies_is_refused(tmp_path, name):
             "holds a tensor|damaged or cut off|unknown version|not a PyTorch")
 
 
-def test_an_old_file_is_not_searched_for_the_end_of_a_line(tmp_path):
+@pytest.mark.parametrize("lie", [b"S'" + b"x" * (8 << 20), b"X\xff\xff\xff\xff", b"\x8e" + b"\xff" * 6 + b"\0\0"])
+def test_an_old_file_does_not_ask_for_more_memory_than_it_has(tmp_path, lie):
     path = legacy(tmp_path / "x.pth")
-    path.write_bytes(path.read_bytes().split(b"ctorch")[0] + b"S'" + b"x" * (3 << 20))
+    path.write_bytes(path.read_bytes().split(b"ctorch")[0] + lie)
+    tracemalloc.start()
     refused(path, "broken or cut off")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04", b"<!DOCTYPE html>", b"\x89HDF\r\n\x1a\n", bytes(5000),
