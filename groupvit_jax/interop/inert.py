@@ -7,7 +7,8 @@ are refused here.
 import dataclasses
 from typing import Any
 
-_LONGEST_KEY, _DEEPEST = 16, 200  # parts of a tuple that is a key; containers in containers
+_LONGEST_KEY, _DEEPEST = 4, 200  # parts of a tuple that is a key; containers in containers
+_PLAIN = (str, bytes, bool, type(None))
 
 
 class Refused(Exception):
@@ -41,12 +42,17 @@ class Inert:
 
 
 def is_key(x: Any) -> bool:
-    """Whether `x`, as a key or in a set, is hashed and compared in no time, whoever chose it."""
+    """Whether `x`, as a key or in a set, is hashed and compared in no time, whoever chose it.
+
+    Thousands of numbers can be chosen that have one hash all, if they may be large, or two together in a tuple.
+    """
     if type(x) is tuple:
-        return len(x) <= _LONGEST_KEY and all(type(part) is not tuple and is_key(part) for part in x)
-    if type(x) is int:  # larger ones can be chosen to have all the same hash
-        return -(1 << 63) <= x < 1 << 64
-    return type(x) in (str, float, bool, bytes, type(None), Global) or type(x).__hash__ is object.__hash__
+        return len(x) <= _LONGEST_KEY and all(type(part) in _PLAIN or _fits(part, 32) for part in x)
+    return type(x) in _PLAIN or type(x) in (float, Global) or _fits(x, 64) or type(x).__hash__ is object.__hash__
+
+
+def _fits(x, bits):
+    return type(x) is int and -(1 << bits - 1) <= x < 1 << bits
 
 
 def _check_keys(items):

@@ -1,7 +1,7 @@
 """Tensors in a PyTorch file: which of its bytes they are, and how they are read when their numbers are asked for.
 
 What a file claims is checked when it is read, so that `Tensor.array` only reads. `NAMES` is the whole of what names in
-a checkpoint's pickle can make (PyTorch's functions are in torch/_utils.py); all others stay `pickles.Inert`.
+a checkpoint's pickle can make (PyTorch's functions are in torch/_utils.py); all others stay `inert.Inert`.
 """
 
 import contextlib

@@ -319,6 +319,8 @@ BOMB = b")" + b"2\x86" * 60  # 2**60 empty tuples, to whom walks them
     pickled(Call(Name("builtins", "set"), ([Raw(BOMB)],))),
     pickled(Call(Name("collections", "OrderedDict"), ([[Raw(BOMB), 1]],))),
     b"}" + emit((0,) * 10_000) + b"Ns.",
+    # Numbers of which many have one hash: multiples of 2**61 - 1, and pairs, as the hash of a tuple is no secret.
+    b"}" + emit(1 << 64) + b"Ns.", b"}" + emit((1 << 32, 1)) + b"Ns.", b"}" + emit((1, 0.5)) + b"Ns.",
 ])
 def test_a_key_that_takes_for_ever_is_refused(opcodes):
     refused(opcodes, "as a key")
