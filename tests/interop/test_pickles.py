@@ -6,6 +6,7 @@ import io
 import itertools
 import pickle
 import pickletools
+import struct
 import sys
 import tracemalloc
 import types
@@ -326,19 +327,21 @@ def test_a_key_that_takes_for_ever_is_refused(opcodes):
     refused(opcodes, "as a key")
 
 
+AGAIN = b"h\x00h\x01\x85R" * 1000
+
+
 @pytest.mark.parametrize("opcodes", [
-    # The same string or list, made anew again and again: each time 10 bytes that ask for 100 thousand.
-    emit(Name("_codecs", "encode")) + b"q\x00" + emit("x" * 1_000_000) + b"q\x01" + emit("latin1") + b"q\x02"
-    + b"h\x00h\x01h\x02\x86R" * 100_000 + b".",
-    emit(Name("builtins", "set")) + b"q\x00" + emit(list(range(10_000))) + b"q\x01"
-    + b"h\x00h\x01\x85R" * 100_000 + b".",
-    emit(Name("collections", "OrderedDict")) + b"q\x00" + emit([[i, i] for i in range(10_000)]) + b"q\x01"
-    + b"h\x00h\x01\x85R" * 100_000 + b".",
-    b"\x8f" * 100_001 + b".",
-], ids=["strings", "sets", "dicts", "opcodes"])
+    # The same string or list, made anew again and again: each time a few bytes that ask for many.
+    emit(Name("_codecs", "encode")) + b"q\x00" + emit("x" * 100_000) + b"q\x01"
+    + b"h\x00h\x01X\x06\0\0\0latin1\x86R" * 1000,
+    emit(Name("builtins", "bytearray")) + b"q\x00B" + struct.pack("<I", 100_000) + bytes(100_000) + b"q\x01" + AGAIN,
+    emit(Name("builtins", "set")) + b"q\x00" + emit(list(range(1000))) + b"q\x01" + AGAIN,
+    emit(Name("collections", "OrderedDict")) + b"q\x00" + emit([[i, i] for i in range(1000)]) + b"q\x01" + AGAIN,
+    b"\x8f" * 100_001,
+], ids=["strings", "bytes", "sets", "dicts", "opcodes"])
 def test_endless_work_is_refused(opcodes, monkeypatch):
     monkeypatch.setattr(pickles, "_MOST_STEPS", 100_000)
-    refused(opcodes, "takes more than .* steps")
+    refused(opcodes + b".", "takes more than .* steps")
 
 
 def test_persistent_ids_are_the_callers():

@@ -369,6 +369,13 @@ def test_a_flipped_bit_is_found(tmp_path, where):
         read(tmp_path / "x.pth")
 
 
+def test_a_checksum_is_taken_once_for_all_tensors_of_a_storage(tmp_path):
+    first, second = torch_files.read(write_zip(tmp_path / "x.pth", pickled([tensor(), tensor((), (), 5)])))
+    assert second.storage.record.checksum
+    first.array()
+    assert not second.storage.record.checksum and second.array() == 5
+
+
 def test_an_unknown_byte_order_is_refused(tmp_path):
     refused(write_zip(tmp_path / "x.pth", GOOD, {"byteorder": b"middle"}), "unknown byte order")
 
