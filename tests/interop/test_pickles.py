@@ -176,6 +176,7 @@ HOSTILE = {  # name: (opcodes, protocol-2 header and end are added)
     "codec": emit(Call(Name("_codecs", "encode"), ("x", "zlib_codec"))),
     "NEWOBJ": emit(SYSTEM) + emit(COMMAND) + b"\x81",
     "NEWOBJ_EX": emit(SYSTEM) + emit(COMMAND) + emit({"a": 1}) + b"\x92",
+    "keywords": emit(Name("collections", "OrderedDict")) + b")" + emit({"a": 1}) + b"\x92",
     "INST": b"(" + emit(COMMAND[0]) + b"iposix\nsystem\n",
     "OBJ": b"(" + emit(SYSTEM) + emit(COMMAND[0]) + b"o",
     "state": emit(Call(Name("argparse", "Namespace"), ())) + emit({"__class__": SYSTEM, "__reduce__": SYSTEM}) + b"b",
@@ -347,3 +348,11 @@ def test_endless_work_is_refused(opcodes, monkeypatch):
 def test_persistent_ids_are_the_callers():
     assert load(b"K\x01K\x02\x86Q.", lambda claim: ("claimed", claim)) == ("claimed", (1, 2))
     assert load(b"Pabc\n.", lambda claim: ("claimed", claim)) == ("claimed", "abc")
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, OverflowError])
+def test_what_does_not_fit_ends_in_one_line(error):
+    def fails(claim):
+        raise error
+
+    refused(b"NQ.", persistent=fails)
