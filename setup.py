@@ -20,7 +20,7 @@ setup(
     entry_points={"console_scripts": ["groupvit = groupvit_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.3",
-        "flatbuffers>=25.2",  # of jax.export, which does not bring it
+        "flatbuffers>=25",  # of jax.export, which does not bring it
         "flax~=0.12.8",
         "fsspec>=2025.3",
         "ftfy>=6.3",
@@ -34,6 +34,7 @@ setup(
         "pillow>=12.0",
         "pyarrow>=18.0",
         "regex>=2024.11",
+        "safetensors>=0.5",
         "scipy>=1.14",
         "simplejpeg>=1.9",
         "tensorboardX>=2.6.4",
@@ -43,13 +44,16 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]~=0.10.2"],
         "gpu": ["jax[cuda13]~=0.10.2"],
+        "torch": ["torch>=2.4", "transformers>=4.57"],  # to compare outputs when weights are exchanged
         "beam": ["apache-beam~=2.77"],  # brings older pillow, protobuf and pyarrow
+        # jax2onnx 0.13.1 to 0.17.1 run as well, but ask for an older orbax-checkpoint than ours: pip takes 0.13.0.
+        "onnx": ["jax2onnx>=0.13,<0.18", "onnx>=1.20.1", "onnxruntime>=1.24.1"],
         "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
         # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
         "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
                  # Has no wheels for others; the test that fuzzes is skipped there.
                  "atheris==3.0.0; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
-                 "pytest==9.2.0", "pytest-timeout==2.4.0", "ruff==0.17.6", "scikit-image==0.26.0",
-                 "torch==2.13.0", "transformers==5.23.0"],
+                 "jax2onnx==0.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "pytest==9.2.0", "pytest-timeout==2.4.0",
+                 "ruff==0.17.6", "scikit-image==0.26.0", "torch==2.13.0", "transformers==5.23.0"],
     },
 )
