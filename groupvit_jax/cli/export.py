@@ -35,7 +35,7 @@ def main(rest: list[str]) -> None:
 def write(found, path: pathlib.Path) -> None:
     """Writes and checks one format at a temporary place."""
     from groupvit_jax.inference import Model
-    from groupvit_jax.interop import proof, writing
+    from groupvit_jax.interop import proof, proof_port, writing
 
     if FLAGS.format in ("stablehlo", "onnx"):
         if FLAGS.format == "stablehlo":
@@ -56,5 +56,5 @@ def write(found, path: pathlib.Path) -> None:
     if why := proof.skipped(FLAGS.verify):
         print(why)
         return
-    port = proof.port_in(path) if FLAGS.format == "hf" else proof.port_in_checkpoint(path, found.config.model)
-    proof.check(proof.compare(found.config.model, found.variables, port), "the export")
+    port = proof_port.port_in(path) if FLAGS.format == "hf" else proof_port.port_in_checkpoint(path, found.config.model)
+    proof.check(proof_port.compare(found.config.model, found.variables, port), "the export")

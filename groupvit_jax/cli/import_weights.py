@@ -29,7 +29,7 @@ def main(rest: list[str]) -> None:
                              "as 6,4")
         heads = tuple(map(int, FLAGS.heads))
     from groupvit_jax import files
-    from groupvit_jax.interop import proof, reading
+    from groupvit_jax.interop import proof, proof_port, reading
     from groupvit_jax.training import checkpoint
 
     with files.new(FLAGS.output) as folder:
@@ -41,9 +41,9 @@ def main(rest: list[str]) -> None:
             print(why)
         else:
             source = pathlib.Path(FLAGS.source).expanduser()
-            port = (proof.port_in(source) if (source / "config.json").is_file()
-                    else proof.port_of(weights.state, weights.config.model))
-            proof.check(proof.compare(weights.config.model, weights.variables, port), FLAGS.source)
+            port = (proof_port.port_in(source) if (source / "config.json").is_file()
+                    else proof_port.port_of(weights.state, weights.config.model))
+            proof.check(proof_port.compare(weights.config.model, weights.variables, port), FLAGS.source)
         weights = reading.resized(weights, FLAGS.image_size) if FLAGS.image_size else weights
         checkpoint.save_weights(folder, checkpoint.Loaded(weights.config, weights.variables, weights.step,
                                                           weights.metrics))

@@ -4,6 +4,7 @@ These are the run's configuration and progress, and tensors that cannot be had a
 the multi-label loss, which the port lacks, and those into which gains were folded, as a product is rounded.
 """
 
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ def apply(extras: Extras, config: ConfigDict, variables: dict[str, Any], state: 
     """
     ours = ConfigDict(extras.facts["config"])
     multi_label = "multi_label_logit_scale" in state
-    if list(huggingface.table(ours.model, multi_label)) != list(huggingface.table(config.model, multi_label)):
+    if not same_tensors(ours.model, config.model):
         raise InputError(f"{FACTS} is of another model than the weights beside it: remove {FACTS} and {TENSORS}")
     scale = "params/multi_label_scale"
     found = flat(variables)
@@ -67,6 +68,15 @@ def apply(extras: Extras, config: ConfigDict, variables: dict[str, Any], state: 
     if scale not in found | lost:
         ours.data.prompts = 0
     return ours, unflat(found | lost)
+
+
+def same_tensors(ours: Any, theirs: ConfigDict) -> bool:
+    """Whether two `config.model` have the same table, the first of which may be anything."""
+    try:  # row by row, as one could be made to have no end
+        return all(a == b for a, b in itertools.zip_longest(huggingface.table(ours, True),
+                                                            huggingface.table(theirs, True)))
+    except Exception:
+        return False
 
 
 def unflat(variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -114,7 +124,8 @@ def checked(facts: Any, tensors: dict[str, np.ndarray], place: Any) -> Extras:
         config = ConfigDict(facts["config"])
         sound = isinstance(config.data.prompts + facts["step"] + sum(extras.heads), int)
         sound &= all(isinstance(config.eval[name], int) for name in ("size", "long", "window", "stride"))
-        list(huggingface.table(config.model, True)), dict(facts["metrics"])
+        sound &= all(isinstance(gain, int | float) for gain in huggingface.gains(config.model))
+        dict(facts["metrics"])
     except Exception as error:
         raise InputError(f"{place} is damaged ({type(error).__name__}: {error}): remove it") from None
     if not sound:

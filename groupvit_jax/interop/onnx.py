@@ -18,7 +18,8 @@ import numpy as np
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import Model
 from groupvit_jax.interop import programs
-from groupvit_jax.interop.comparison import Difference, compare
+from groupvit_jax.interop.proof import Difference
+from groupvit_jax.interop.proof_programs import compare
 
 OPSET = 20  # the first with Gelu; many runtimes do not have the newest
 

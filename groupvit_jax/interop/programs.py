@@ -114,7 +114,7 @@ def class_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, classe
     """Unit segments [b g d] and pooled [b d] -> scores of the groups, float32 [b g c].
 
     It is `evals.segmentation.score_table` without synonyms, in operations that ONNX has for any number of classes:
-    a class's rank is counted, where that sorts. `comparison` holds one against the other at every export.
+    a class's rank is counted, where that sorts. `proof_programs` holds one against the other at every export.
     """
     label = jax.lax.iota(jnp.int32, classes.shape[0])
     named = (label > 0) | (threshold < 0)  # [c]

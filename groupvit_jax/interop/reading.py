@@ -1,6 +1,7 @@
 """Any file with a GroupViT's weights to a model of ours: which form it has, its tensors, its sizes, its variables."""
 
 import json
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from groupvit_jax.models import two_towers
 from groupvit_jax.models.image import resize_positions
 
 INDEXED = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+MOST = 16  # times a file's size, the tensors taken from it
 WANTED = "give a Hugging Face folder, a .safetensors, a .pth or .bin file of a GroupViT"
 
 
@@ -169,18 +171,24 @@ def read_torch(file: pathlib.Path) -> Raw:
         raise InputError(f"{file} holds no state dict: save model.state_dict() instead")
     inner = next((key for key in ("model", "state_dict") if isinstance(found.get(key), dict)), None)
     tensors = found[inner] if inner else found
-    state = {name: x.array() for name, x in tensors.items() if isinstance(x, Tensor)}
-    others = [str(name) for name, x in tensors.items() if not isinstance(x, Tensor)]
+    tensors = {str(name): x for name, x in tensors.items()}
+    state = arrays(file, {name: x for name, x in tensors.items() if isinstance(x, Tensor)})
+    others = [name for name, x in tensors.items() if not isinstance(x, Tensor)]
     if not inner:
         return Raw("state dict", state, sorted(others))
     others += [str(key) for key in found if key not in (inner, extras.KEY)]
     more = None
     if extras.KEY in found:
-        more = extras.from_plain(arrays(found[extras.KEY]))
+        plain = found[extras.KEY]
+        if isinstance(plain, dict) and isinstance(plain.get("tensors"), dict):
+            kept = {str(name): x for name, x in plain["tensors"].items() if isinstance(x, Tensor)}
+            plain = plain | {"tensors": arrays(file, kept)}
+        more = extras.from_plain(plain)
     return Raw("training checkpoint", state, sorted(others), nvlabs.heads_of(found.get("config")), more=more)
 
 
-def arrays(x: Any) -> Any:
-    """Two levels of dicts with their tensors as arrays."""
-    return {key: {name: y.array() for name, y in value.items() if isinstance(y, Tensor)}
-            if isinstance(value, dict) else value for key, value in x.items()} if isinstance(x, dict) else x
+def arrays(file: pathlib.Path, tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The numbers of tensors; InputError for many that view the same few numbers, which memory might not hold."""
+    if sum(math.prod(x.shape) * x.dtype.itemsize for x in tensors.values()) > MOST * file.stat().st_size:
+        raise InputError(f"{file} has tensors that repeat its numbers many times: save copies of them instead")
+    return {name: x.array() for name, x in tensors.items()}

@@ -35,6 +35,8 @@ def model_config(state: Mapping[str, np.ndarray], heads: tuple[int | None, int |
         found = {int(match[1]) for name in state if (match := re.match(pattern, name))}
         return max(found, default=-1) + 1
 
+    if wrong := [each for each in heads if each is not None and (type(each) is not int or each < 1)]:
+        raise InputError(f"{wrong[0]!r} is no number of attention heads")
     image, text = "vision_model", "text_model"
     width, _, patch, _ = shape(f"{image}.embeddings.patch_embeddings.projection.weight", 4)
     _, patches, _ = shape(f"{image}.embeddings.position_embeddings", 3)

@@ -21,7 +21,8 @@ from jax import export as jax_export
 
 from groupvit_jax.inference import Model
 from groupvit_jax.interop import programs, stablehlo_load
-from groupvit_jax.interop.comparison import Difference, compare
+from groupvit_jax.interop.proof import Difference
+from groupvit_jax.interop.proof_programs import compare
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "weights.npz"

@@ -83,7 +83,8 @@ class GroupingBlock(nn.Module):
 
         q, k, v = (dense(c, ("embed", "embed_out"), self.inits.attention_in, self.dtype, name=name)(y)
                    for name, y in (("q", tokens), ("k", x), ("v", x)))
-        logits = jnp.einsum("bgc,bnc->bgn", q, k, preferred_element_type=jnp.float32)
+        precision = jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None  # as in `Dense`
+        logits = jnp.einsum("bgc,bnc->bgn", q, k, precision=precision, preferred_element_type=jnp.float32)
         logits = logits * (self.assignment_gain * c**-0.5)
         soft = jax.nn.softmax(logits, axis=-2)  # over groups
         if train:
@@ -92,7 +93,7 @@ class GroupingBlock(nn.Module):
         # An average whose divisor is one too large: an empty group then gets zero, and the gradient stays bounded
         # (with 1e-10 in its place training was seen to diverge). Its gradient is wanted: no stop_gradient here.
         weights = weights / (weights.sum(axis=-1, keepdims=True) + 1.0)
-        y = jnp.einsum("bgn,bnc->bgc", weights.astype(self.dtype), v)
+        y = jnp.einsum("bgn,bnc->bgc", weights.astype(self.dtype), v, precision=precision)
         y = dense(c, ("embed", "embed_out"), self.inits.attention_out, self.dtype, name="out")(y)
 
         y = y + tokens if self.residual_gain == 1.0 else y + self.residual_gain * tokens

@@ -18,7 +18,7 @@ import transformers
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import load
-from groupvit_jax.interop import huggingface, nvlabs, proof, reading, writing
+from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading, writing
 from groupvit_jax.training import checkpoint
 
 HEADS = (3, 2)  # of port.SMALL, whose widths tell nothing
@@ -154,7 +154,7 @@ def test_sizes_are_read_from_the_file(tmp_path, sizes):
     model = port.make_port(sizes)
     model.save_pretrained(tmp_path)
     weights = reading.read(str(tmp_path))
-    assert all(row.small for row in proof.compare(weights.config.model, weights.variables, model))
+    assert all(row.small for row in proof_port.compare(weights.config.model, weights.variables, model))
     for section in ("image", "text", "projector"):
         found = weights.config.model[section]
         # A stage without blocks or grouping has no tensors: it is not in the file, and does nothing.
@@ -225,6 +225,13 @@ def test_what_is_no_weights_is_one_line(tmp_path, content, name):
     with pytest.raises(InputError) as caught:
         load(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def test_many_views_of_a_few_numbers_are_refused_before_they_take_memory(small, tmp_path):
+    state = state_of(small) | {f"view{i}": torch.zeros(1).expand(10_000_000) for i in range(10)}  # 400 MB
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="repeat its numbers many times"):
+        reading.read(str(tmp_path / "w.pth"), HEADS)
 
 
 def test_no_torch_is_needed_to_read(small, tmp_path):
@@ -327,7 +334,7 @@ def test_weights_that_pytorch_changed_count(exported, tmp_path):
             parameter += 0.01
     model.save_pretrained(folder)
     weights = reading.read(str(folder))
-    assert all(row.small for row in proof.compare(weights.config.model, weights.variables, model.eval()))
+    assert all(row.small for row in proof_port.compare(weights.config.model, weights.variables, model.eval()))
     assert weights.config.model.image.assignment_gain == 1.0
 
 
@@ -337,7 +344,28 @@ def test_the_sizes_files_may_be_left_behind(exported, tmp_path):
             shutil.copy(file, tmp_path)
     weights = reading.read(str(tmp_path))
     assert weights.config.data.prompts == 0 and weights.step == 0
-    assert all(row.small for row in proof.compare(weights.config.model, weights.variables, proof.port_in(tmp_path)))
+    rows = proof_port.compare(weights.config.model, weights.variables, proof_port.port_in(tmp_path))
+    assert all(row.small for row in rows)
+
+
+@pytest.mark.parametrize("place, value", [
+    ("config/model/image/heads", -2), ("config/model/image/heads", 3), ("config/model/image/depths", [10**12, 0]),
+    ("config/model/image/assignment_gain", "8"), ("config/model/image/residual_gain", 0), ("config/model", None),
+    ("config/data/prompts", []), ("config/eval/size", 1.5), ("step", "7"), ("metrics", 3), ("config", []),
+])
+def test_damaged_facts_are_one_line(exported, tmp_path, place, value):
+    shutil.copytree(exported / "folder", tmp_path / "hf")
+
+    def change(content):
+        *path, last = place.split("/")
+        for key in path:
+            content = content[key]
+        content[last] = value
+
+    edit(tmp_path / "hf" / "groupvit_jax.json", change)
+    with pytest.raises(InputError) as caught:
+        reading.read(str(tmp_path / "hf"))
+    assert "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- proof
@@ -388,7 +416,7 @@ def test_images_whose_groups_hang_on_rounding_are_not_compared(small, expected):
     variables["params"]["image"]["stage0_grouping"]["norm_post_tokens"]["scale"] = 0 * two
     with pytest.raises(InputError, match="two groups claim a patch equally"):
         state = huggingface.to_state_dict(variables, config)
-        proof.compare(config, variables, proof.port_of(state, config))
+        proof_port.compare(config, variables, proof_port.port_of(state, config))
 
 
 def test_another_size_of_images_is_asked_for(small, groupvit, tmp_path):

@@ -15,7 +15,7 @@ from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import Model
 from groupvit_jax.interop import onnx as interop_onnx
-from groupvit_jax.interop.comparison import blocks
+from groupvit_jax.interop.proof_programs import blocks
 
 TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
               "model__image__output_groups": (6, 3, 0)}

@@ -19,7 +19,7 @@ from groupvit_jax.evals.prompts import make_queries
 from groupvit_jax.inference import Model
 from groupvit_jax.interop import programs as made
 from groupvit_jax.interop import stablehlo, stablehlo_load
-from groupvit_jax.interop.comparison import blocks, compare
+from groupvit_jax.interop.proof_programs import blocks, compare
 
 TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
               "model__image__output_groups": (6, 3, 0)}

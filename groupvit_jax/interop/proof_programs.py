@@ -1,7 +1,6 @@
 """The proof of an export: its programs beside the model they were made from, on the same pictures and words."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from groupvit_jax.evals import classes as class_lists
 from groupvit_jax.evals.prompts import fill, make_queries
 from groupvit_jax.evals.segmentation import window_scores
 from groupvit_jax.inference import Model
+from groupvit_jax.interop.proof import Difference
 
 Call = Callable[..., np.ndarray]
 Pairs = Iterator[tuple[str, np.ndarray, np.ndarray]]  # output, the program's values, the model's
@@ -22,19 +22,11 @@ THRESHOLD = 0.5
 UNDECIDED = 1e-4
 
 
-class Difference(NamedTuple):
-    """Of an output the largest difference from the model's own, and that over the model's largest value."""
-
-    output: str
-    absolute: float
-    relative: float
-
-
 def compare(model: Model, calls: Mapping[str, Call]) -> list[Difference]:
     """The largest differences of each output over several batches; inf where a value is not finite.
 
     calls: any of image_encoder (uint8 images -> embeddings), text_encoder (int32 tokens -> embeddings), segmenter
-    (uint8 windows, class embeddings, threshold -> scores); see `stablehlo.programs`.
+    (uint8 windows, class embeddings, threshold -> scores); see `programs.make`.
     """
     pairs = {"image_encoder": image_pairs, "text_encoder": text_pairs, "segmenter": segmenter_pairs}
     largest: dict[str, Difference] = {}
