@@ -165,9 +165,8 @@ def gains(config) -> tuple[float, float]:
 
 def plain(config) -> ConfigDict:
     """`config.model` of the plain GroupViT that a model with gains is once they are folded into its weights."""
-    config = ConfigDict(config.to_dict())
-    config.image.assignment_gain = config.image.residual_gain = 1.0
-    return config
+    fields = ConfigDict(config).to_dict()
+    return ConfigDict(fields | {"image": fields["image"] | {"assignment_gain": 1.0, "residual_gain": 1.0}})
 
 
 def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool = False) -> dict[str, Any]:

@@ -403,6 +403,19 @@ def test_a_wrong_export_fails_and_leaves_nothing(run, groupvit, tmp_path, monkey
         assert ended.code == 2 and "differs in text feature" in ended.err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("form, name", [("stablehlo", "segmenter.bin"), ("onnx", "segmenter.onnx")])
+def test_programs_are_written_and_proved_or_nothing_is(groupvit, tmp_path, monkeypatch, form, name):
+    tiny_run.save(tmp_path / "run", tiny_run.config())
+    call = lambda: groupvit("export", f"--checkpoint={tmp_path}/run", f"--format={form}",  # noqa: E731
+                            f"--output={tmp_path}/{form}")
+    monkeypatch.setattr(proof, "ALLOWED", 1e-12)
+    ended = call()
+    assert ended.code == 2 and "the export differs in" in ended.err and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    ended = call()
+    assert ended.code == 0 and ended.out.count("  ok") == 4 and (tmp_path / form / name).is_file(), ended.err
+
+
 def test_without_pytorch_the_command_says_that_nothing_was_compared(run, groupvit, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "installed", lambda: False)
     ended = groupvit("export", f"--checkpoint={run}", "--format=nvlabs", f"--output={tmp_path}/w.pth")
