@@ -12,6 +12,14 @@ from groupvit_jax.cli import main
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests where compiling costs more than running."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def groupvit(monkeypatch, capfd):
     """`groupvit("eval", "--checkpoint=P")` -> code, out, err. Here, without the seconds that importing JAX takes;

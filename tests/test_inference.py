@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 import tiny_run
@@ -17,16 +16,10 @@ from groupvit_jax.evals import classes
 from groupvit_jax.evals.datasets import open_masked
 from groupvit_jax.evals.runner import Evaluator
 
-TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
-              "model__image__output_groups": (6, 3, 0)}
-
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _quickly(quick_compilation):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +193,7 @@ def test_more_classes_than_any_data_set_has(model, pictures):
 
 
 def test_a_model_of_two_stages_gives_the_groups_of_both(tmp_path):
-    tiny_run.save(tmp_path, tiny_run.config(**TWO_STAGES))
+    tiny_run.save(tmp_path, tiny_run.config(**tiny_run.TWO_STAGES))
     out = gv.load(str(tmp_path)).segment(scenes.draw(0, 5, size=32).image, ["cat", "sand"])
     first, last = out.stages
     np.testing.assert_array_equal(last, out.groups)

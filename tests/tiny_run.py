@@ -22,6 +22,9 @@ OVERRIDES = {
     "eval.size": 32, "eval.window": 32, "eval.stride": 16, "eval.long": 128, "eval.batch": 8,
 }  # fmt: skip
 
+TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
+              "model__image__output_groups": (6, 3, 0)}
+
 
 def config(**more) -> ConfigDict:
     """configs/scenes.py made smaller; `more` overrides, with __ for a dot."""

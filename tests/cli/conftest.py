@@ -5,7 +5,6 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import jax
 import pytest
 import tiny_run
 
@@ -13,11 +12,8 @@ from groupvit_jax.data import scenes
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _quickly(quick_compilation):
+    pass
 
 
 @pytest.fixture(scope="session")

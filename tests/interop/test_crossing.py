@@ -22,16 +22,6 @@ from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading
 from groupvit_jax.training import checkpoint
 
 HEADS = (3, 2)  # of port.SMALL, whose widths tell nothing
-TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
-              "model__image__output_groups": (6, 3, 0)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +244,7 @@ def test_no_torch_is_needed_to_read(small, tmp_path):
 def run(request, tmp_path_factory):
     """A run with gains, both losses, and evaluation sizes of its own; or the published form in small."""
     workdir = tmp_path_factory.mktemp("run")
-    more = {} if request.param == "one_stage" else TWO_STAGES | {
+    more = {} if request.param == "one_stage" else tiny_run.TWO_STAGES | {
         "model__image__assignment_gain": 1.0, "model__image__residual_gain": 1.0, "data__prompts": 0}
     tiny_run.save(workdir, tiny_run.config(**more))
     return workdir

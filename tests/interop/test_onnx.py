@@ -17,8 +17,6 @@ from groupvit_jax.inference import Model
 from groupvit_jax.interop import onnx as interop_onnx
 from groupvit_jax.interop.proof_programs import blocks
 
-TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
-              "model__image__output_groups": (6, 3, 0)}
 OUTPUTS = ["image_encoder", "text_encoder", "segmenter", "segmenter with background"]
 
 
@@ -29,7 +27,7 @@ def tiny_model(folder, **more):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("run"), **TWO_STAGES)
+    return tiny_model(tmp_path_factory.mktemp("run"), **tiny_run.TWO_STAGES)
 
 
 @pytest.fixture(scope="module")

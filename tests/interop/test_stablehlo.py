@@ -21,18 +21,8 @@ from groupvit_jax.interop import programs as made
 from groupvit_jax.interop import stablehlo, stablehlo_load
 from groupvit_jax.interop.proof_programs import blocks, compare
 
-TWO_STAGES = {"model__image__depths": (1, 1, 1), "model__image__group_tokens": (6, 3, 0),
-              "model__image__output_groups": (6, 3, 0)}
 FILES = ["image_encoder.bin", "load.py", "manifest.json", "segmenter.bin", "text_encoder.bin", "weights.npz"]
 BATCHES = (1, 3, 7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """Compiling costs more than running here."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def tiny_model(folder, **more):
@@ -42,7 +32,7 @@ def tiny_model(folder, **more):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("run"), **TWO_STAGES)
+    return tiny_model(tmp_path_factory.mktemp("run"), **tiny_run.TWO_STAGES)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import sys
 
 import cv2
 import exported
-import jax
 import numpy as np
 import port
 import pytest
@@ -28,13 +27,11 @@ SIZES = [(121, 180), (300, 97), (50, 41), (96, 96), (60, 400), (192, 288), (97, 
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Compiling costs more than running here, and PyTorch's threads wait for XLA's."""
+def one_thread():
+    """PyTorch's threads wait for XLA's."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
     torch.set_num_threads(threads)
 
 
