@@ -10,7 +10,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, or whatever else --checkpoint takes elsewhere")
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, or whatever else `groupvit eval` takes")
     flags.DEFINE_enum("format", None, ["hf", "nvlabs", "stablehlo", "onnx"],
                       "hf: a folder for transformers, with a processor, a card and segment.py; nvlabs: a .pth for the "
                       "original code; stablehlo: programs that need only JAX; onnx: programs for ONNX runtimes")
@@ -28,27 +28,32 @@ def main(rest: list[str]) -> None:
     if FLAGS.format == "nvlabs" and not FLAGS.output.endswith(".pth"):
         raise InputError(f"--output={FLAGS.output}: --format=nvlabs writes one file; name it, as weights.pth")
     with files.new(FLAGS.output, folder=FLAGS.format != "nvlabs") as path:
-        write(checkpoint.load(FLAGS.checkpoint), path)
+        found = checkpoint.load(FLAGS.checkpoint)
+        print(f"{FLAGS.checkpoint}: step {found.step}; writing {FLAGS.format}", flush=True)
+        (write_programs if FLAGS.format in ("stablehlo", "onnx") else write_weights)(found, path)
     print(f"wrote {FLAGS.output}")
 
 
-def write(found, path: pathlib.Path) -> None:
-    """Writes and checks one format at a temporary place."""
+def write_programs(found, folder: pathlib.Path) -> None:
     from groupvit_jax.inference import Model
+    from groupvit_jax.interop import proof
+
+    if FLAGS.format == "stablehlo":
+        from groupvit_jax.interop import stablehlo as module
+    else:
+        from groupvit_jax.interop import onnx as module
+    model = Model(found.config, found.variables)
+    module.export(model, folder)
+    if FLAGS.verify == "off":
+        print("not verified: --verify=off")
+        return
+    print("running the programs beside the model", flush=True)
+    proof.check(module.differences(model, folder), "the export")
+
+
+def write_weights(found, path: pathlib.Path) -> None:
     from groupvit_jax.interop import proof, proof_port, writing
 
-    if FLAGS.format in ("stablehlo", "onnx"):
-        if FLAGS.format == "stablehlo":
-            from groupvit_jax.interop import stablehlo as module
-        else:
-            from groupvit_jax.interop import onnx as module
-        model = Model(found.config, found.variables)
-        module.export(model, path)
-        if FLAGS.verify == "off":
-            print("not verified: --verify=off")
-        else:
-            proof.check(module.differences(model, path), "the export")
-        return
     if FLAGS.format == "hf":
         writing.write_folder(path, *found, FLAGS.license)
     else:
@@ -56,5 +61,6 @@ def write(found, path: pathlib.Path) -> None:
     if why := proof.skipped(FLAGS.verify):
         print(why)
         return
+    print("running what PyTorch reads of it beside the model", flush=True)
     port = proof_port.port_in(path) if FLAGS.format == "hf" else proof_port.port_in_checkpoint(path, found.config.model)
     proof.check(proof_port.compare(found.config.model, found.variables, port), "the export")

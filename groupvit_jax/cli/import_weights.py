@@ -34,12 +34,13 @@ def main(rest: list[str]) -> None:
 
     with files.new(FLAGS.output) as folder:
         weights = reading.read(FLAGS.source, heads)
-        print(f"{FLAGS.source}: {weights.form}, {len(weights.state)} tensors")
+        print(f"{FLAGS.source}: {weights.form}, {len(weights.state)} tensors", flush=True)
         if weights.ignored:
             print("ignored:", ", ".join(weights.ignored))
         if why := proof.skipped(FLAGS.verify):
             print(why)
         else:
+            print("running it in PyTorch and here", flush=True)
             source = pathlib.Path(FLAGS.source).expanduser()
             port = (proof_port.port_in(source) if (source / "config.json").is_file()
                     else proof_port.port_of(weights.state, weights.config.model))
