@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 
 def load(path: str):
-    """The model of a training workdir or its checkpoints/STEP, of what `groupvit import` made, or of PyTorch's weights (a
-    Hugging Face folder, .safetensors, .pth, .bin) -> `groupvit_jax.inference.Model`."""
+    """The model of a training workdir or its checkpoints/STEP, of what `groupvit import` made, or of PyTorch's weights
+    (a Hugging Face folder, .safetensors, .pth, .bin) -> `groupvit_jax.inference.Model`."""
     from groupvit_jax.inference import load  # here and not above: data workers import this package without JAX
 
     return load(path)

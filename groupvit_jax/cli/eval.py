@@ -11,8 +11,8 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported model, a Hugging "
-                        "Face folder, a .safetensors or a .pth")
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
+                        "model, a Hugging Face folder, a .safetensors or a .pth")
     flags.DEFINE_list("tasks", None, "data sets to score, comma separated: voc, voc20, context, context59, "
                       "coco_object, coco_stuff, cityscapes, ade20k, imagenet, scenes, fashion; default: those of the "
                       "run's configuration")

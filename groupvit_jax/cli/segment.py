@@ -29,8 +29,8 @@ class BackgroundParser(flags.ArgumentParser):
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported model, a Hugging "
-                        "Face folder, a .safetensors or a .pth")
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
+                        "model, a Hugging Face folder, a .safetensors or a .pth")
     flags.DEFINE_string("images", None, "an image, or a quoted glob of images")
     flags.DEFINE_list("classes", None, "what to look for, comma separated; several names for one as 'cat; kitten'")
     flags.DEFINE(BackgroundParser(), "background", False, "leave pixels that look like none of the classes; alone "
