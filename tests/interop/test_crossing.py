@@ -152,12 +152,16 @@ def test_sizes_are_read_from_the_file(tmp_path, sizes):
         assert {name: tuple(x) if isinstance(x := found[name], list | tuple) else x for name in wanted} == wanted
 
 
-def test_the_published_size_is_known_without_a_config(tmp_path):
-    model = port.make_port(port.PUBLISHED)
-    training_checkpoint(tmp_path / "group_vit.pth", original_state(model), False)
-    config = reading.read(str(tmp_path / "group_vit.pth"), (6, None)).config
-    assert config.model.image.heads == 6 and config.model.text.heads == 4
+@pytest.mark.slow
+def test_a_checkpoint_of_the_published_size_is_imported_and_proved_and_needs_no_flags(groupvit, tmp_path):
+    state = original_state(port.make_port(port.PUBLISHED)) | {"multi_label_logit_scale": torch.tensor(2.5)}
+    torch.save({"model": state, "epoch": 29}, tmp_path / "group_vit.pth")
+    ended = groupvit("import", f"--source={tmp_path}/group_vit.pth", f"--output={tmp_path}/out")
+    assert ended.code == 0 and ended.out.count("  ok") == 8 and "epoch" in ended.out, ended.err
+    config, variables, *_ = checkpoint.load(f"{tmp_path}/out")
+    assert config.model.image.heads == 6 and config.model.text.heads == 4 and config.data.prompts == 3
     assert (config.eval.size, config.eval.stride) == (448, 224)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 55_726_610  # the paper's model A
 
 
 def test_missing_tensors_fail_by_name_and_unknown_ones_are_named(small, tmp_path):
@@ -313,6 +317,14 @@ def test_the_card_says_what_the_weights_are(exported):
     card = (exported / "folder" / "README.md").read_text()
     for words in ("license: apache-2.0", "| training data | scenes |", "7 steps of 128 pairs", "segment.py"):
         assert words in card
+
+
+def test_in_and_out_again_is_the_same_bit_for_bit(small, tmp_path):
+    save_folder(tmp_path / "hf", small, "safetensors")
+    (tmp_path / "again").mkdir()
+    writing.write_folder(tmp_path / "again", *checkpoint.load(f"{tmp_path}/hf"), licence="")
+    before, after = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("hf", "again"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_weights_that_pytorch_changed_count(exported, tmp_path):
