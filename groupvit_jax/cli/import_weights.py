@@ -1,6 +1,6 @@
 """groupvit import --source=P --output=DIR: PyTorch weights to a model of this code, checked by comparing outputs."""
 
-import pathlib
+import re
 
 from absl import flags
 
@@ -24,12 +24,12 @@ def main(rest: list[str]) -> None:
         raise InputError("usage: groupvit import --source=FILE_OR_FOLDER --output=DIR")
     heads = (None, None)
     if FLAGS.heads:
-        if len(FLAGS.heads) != 2 or not all(number.isdigit() and int(number) for number in FLAGS.heads):
+        if len(FLAGS.heads) != 2 or not all(re.fullmatch("[1-9][0-9]*", number) for number in FLAGS.heads):
             raise InputError(f"--heads={','.join(FLAGS.heads)}: give two numbers, of the image and of the text tower, "
                              "as 6,4")
         heads = tuple(map(int, FLAGS.heads))
     from groupvit_jax import files
-    from groupvit_jax.interop import proof, proof_port, reading
+    from groupvit_jax.interop import proof, proof_port, reading, sizes
     from groupvit_jax.training import checkpoint
 
     with files.new(FLAGS.output) as folder:
@@ -41,9 +41,7 @@ def main(rest: list[str]) -> None:
             print(why)
         else:
             print("running it in PyTorch and here", flush=True)
-            source = pathlib.Path(FLAGS.source).expanduser()
-            port = (proof_port.port_in(source) if (source / "config.json").is_file()
-                    else proof_port.port_of(weights.state, weights.config.model))
+            port = proof_port.port_of(weights.state, weights.port or sizes.port_config(weights.config.model))
             proof.check(proof_port.compare(weights.config.model, weights.variables, port), FLAGS.source)
         weights = reading.resized(weights, FLAGS.image_size) if FLAGS.image_size else weights
         checkpoint.save_weights(folder, checkpoint.Loaded(weights.config, weights.variables, weights.step,

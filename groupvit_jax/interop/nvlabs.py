@@ -107,10 +107,12 @@ def heads_of(config: Any) -> tuple[int | None, int | None]:
 
 
 def opened(node: Any) -> Any:
-    """What an inert object of a configuration library (omegaconf, yacs, mmcv, addict) holds: dict, list or value."""
+    """What an inert object of a configuration library holds (omegaconf, yacs, mmcv, mmengine, addict, ml_collections):
+    dict, list or value."""
     for _ in range(4):  # one such object may be in another
         if isinstance(node, Inert):
-            node = node.entries or node.items or node.state
+            node = node.entries or node.items or node.state or node.args
+            node = node[0] if isinstance(node, tuple) and node else node  # mmcv's: the content, then where it was
         if isinstance(node, dict):
-            node = next((node[key] for key in ("_content", "_val", "_cfg_dict") if key in node), node)
+            node = next((node[key] for key in ("_content", "_val", "_fields") if key in node), node)
     return node

@@ -44,8 +44,8 @@ def difference(output: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
 
 
 def table(rows: list[Difference]) -> str:
-    lines = [f"{'output':20s} {'absolute':>9s} {'relative':>9s}"]
-    lines += [f"{row.output:20s} {row.absolute:9.1e} {row.relative:9.1e}  {'ok' if row.small else 'DIFFERS'}"
+    lines = [f"{'output':25s} {'absolute':>9s} {'relative':>9s}"]
+    lines += [f"{row.output:25s} {row.absolute:9.1e} {row.relative:9.1e}  {'ok' if row.small else 'DIFFERS'}"
               for row in rows]
     return "\n".join(lines)
 

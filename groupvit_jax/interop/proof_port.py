@@ -18,6 +18,15 @@ from groupvit_jax.models.layers import unit
 
 CLOSE = 2e-5  # logits of two groups so close: rounding decides which of them a patch belongs to, and either is right
 IMAGES, TEXTS = 8, 8
+# What a config.json says of sizes and of what is computed.
+SIZES = {
+    "vision_config": {
+        *sizes.FIXED["vision_config"], "image_size", "patch_size", "hidden_size", "intermediate_size",
+        "num_attention_heads", "num_hidden_layers", "depths", "num_group_tokens", "num_output_groups",
+        "assign_mlp_ratio"},
+    "text_config": {
+        *sizes.FIXED["text_config"], "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads",
+        "num_hidden_layers", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"}}
 
 
 def compare(config: ConfigDict, variables: Mapping[str, Any], port: Any) -> list[Difference]:
@@ -90,22 +99,38 @@ def run_port(port: Any, images: np.ndarray, tokens: np.ndarray) -> dict[str, np.
     return {name: x.numpy() for name, x in theirs.items()}
 
 
-def port_of(state: Mapping[str, np.ndarray], config: ConfigDict):
-    """A `GroupViTModel` of `config.model` with the tensors of a state dict."""
+def port_of(state: Mapping[str, np.ndarray], config: Mapping[str, Any]):
+    """A `GroupViTModel` of a `config.json` with the tensors of a state dict.
+
+    Of a config that somebody else wrote only the sizes reach `transformers`, which would fetch and run code that it
+    names (`attn_implementation`), and files and adapters beside it.
+    """
     import torch
     import transformers
 
-    port = transformers.GroupViTModel(transformers.GroupViTConfig(**sizes.port_config(config)))
     tensors = {name: torch.from_numpy(np.array(x, np.float32)) for name, x in state.items()
                if name != "multi_label_logit_scale"}
-    missing, unexpected = port.load_state_dict(tensors, strict=False)
+    try:
+        port = transformers.GroupViTModel(transformers.GroupViTConfig(**only_sizes(config)))
+        missing, unexpected = port.load_state_dict(tensors, strict=False)
+    except Exception as error:  # it checks its configuration in many ways
+        raise InputError("transformers does not take these weights with their config.json "
+                         f"({str(error).splitlines()[0]}); --verify=off writes it all the same") from None
     if wrong := [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]:
         raise InputError(f"the port in transformers does not fit: {wrong[0]}; --verify=off writes it all the same")
     return port.eval()
 
 
+def only_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a `config.json` says how a GroupViT is built."""
+    sections = {section: config.get(section) or {} for section in SIZES}
+    kept = {section: {name: x for name, x in given.items() if name in SIZES[section]}
+            for section, given in sections.items()}
+    return kept | {name: config[name] for name in ("projection_dim", "projection_intermediate_dim") if name in config}
+
+
 def port_in(folder: pathlib.Path):
-    """The `GroupViTModel` in a Hugging Face folder, as its users get it, in float32."""
+    """The `GroupViTModel` in a Hugging Face folder that we wrote, as its users get it, in float32."""
     import torch
     import transformers
 
@@ -123,4 +148,4 @@ def port_in_checkpoint(path: pathlib.Path, config: ConfigDict):
     import torch
 
     state = torch.load(path, weights_only=True)["model"]
-    return port_of(nvlabs.to_port({name: x.numpy() for name, x in state.items()}), config)
+    return port_of(nvlabs.to_port({name: x.numpy() for name, x in state.items()}), sizes.port_config(config))

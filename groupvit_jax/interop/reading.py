@@ -26,7 +26,8 @@ class Weights(NamedTuple):
 
     config: `model`, `eval`, `data.prompts`, and all the rest if this code trained it. variables: {"params",
     "batch_stats"}, float32 NumPy arrays. step, metrics: of the training, 0 and {} if the file does not say.
-    form: what the file is. ignored: what of it is not used, in words. state: the port's state dict it holds.
+    form: what the file is. ignored: what of it is not used, in words. state: the port's state dict it holds. port: the
+    `config.json` beside it.
     """
 
     config: ConfigDict
@@ -36,6 +37,7 @@ class Weights(NamedTuple):
     form: str
     ignored: list[str]
     state: dict[str, np.ndarray]
+    port: dict[str, Any] | None
 
 
 class Raw(NamedTuple):
@@ -76,7 +78,7 @@ def read(path: str, heads: tuple[int | None, int | None] = (None, None)) -> Weig
 
 
 def assemble(raw: Raw, state: dict[str, np.ndarray], heads: tuple[int | None, int | None]) -> Weights:
-    known = raw.more.heads if raw.more else sizes.heads_of(raw.port) if raw.port else raw.heads
+    known = sizes.heads_of(raw.port) if raw.port else raw.more.heads if raw.more else raw.heads
     model = sizes.model_config(state, tuple(a or b for a, b in zip(heads, known)))
     multi_label = "multi_label_logit_scale" in state
     two_towers.build(model, multi_label)
@@ -91,7 +93,7 @@ def assemble(raw: Raw, state: dict[str, np.ndarray], heads: tuple[int | None, in
     if raw.more:
         config, variables = extras.apply(raw.more, config, variables, used)
         step, metrics = raw.more.facts["step"], raw.more.facts["metrics"]
-    return Weights(config, variables, step, metrics, raw.form, ignored + raw.others, used)
+    return Weights(config, variables, step, metrics, raw.form, ignored + raw.others, used, raw.port)
 
 
 def resized(weights: Weights, image_size: int) -> Weights:

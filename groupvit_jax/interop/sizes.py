@@ -103,9 +103,12 @@ def heads_of(port: Mapping[str, Any]) -> tuple[int, int]:
 
     InputError for what a config asks to be computed otherwise than here.
     """
+    sections = {section: port.get(section) or {} for section in FIXED}
     for section, settings in FIXED.items():
+        if not isinstance(sections[section], dict):
+            raise InputError(f"config.json has no object at {section}: download it again")
         for name, value in settings.items():
-            if (theirs := (port.get(section) or {}).get(name, value)) != value:
+            if (theirs := sections[section].get(name, value)) != value:
                 raise InputError(f"config.json has {section}.{name}={theirs}: only {value} is computed here")
-    return tuple((port.get(section) or {}).get("num_attention_heads", usual)
+    return tuple(sections[section].get("num_attention_heads", usual)
                  for section, usual in (("vision_config", 6), ("text_config", 4)))

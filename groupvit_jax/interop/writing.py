@@ -52,7 +52,7 @@ def card(config: ConfigDict, step: int, metrics: Mapping[str, Any], licence: str
     """The model card: what it is, what it was trained on, how well it does, how to use it."""
     image, text = config.model.image, config.model.text
     sets = [each["name"] for each in config.data.train] if "train" in config.data else []
-    scores = {name: value for name, value in metrics.items() if name.rpartition("/")[2] in SCORES}
+    scores = {name: value for name, value in metrics.items() if "/" in name and name.rpartition("/")[2] in SCORES}
     trained = f"{step:,} steps of {config.data.batch:,} pairs" if step else "not stated: the weights were imported"
     rows = [f"| {name.replace('/', ' ')} | {value:.1f} |" for name, value in scores.items()]
     return "\n".join([

@@ -9,6 +9,7 @@ import types
 
 import jax
 import numpy as np
+import original
 import port
 import pytest
 import safetensors.torch
@@ -18,7 +19,8 @@ import transformers
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import load
-from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading, writing
+from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading, sizes, writing
+from groupvit_jax.interop.inert import Global, Inert
 from groupvit_jax.training import checkpoint
 
 HEADS = (3, 2)  # of port.SMALL, whose widths tell nothing
@@ -42,7 +44,7 @@ def state_of(model):
 def original_state(model):
     """As the original code names and shapes it."""
     state = {name: x.numpy() for name, x in model.state_dict().items()}
-    return {name: torch.from_numpy(x.copy()) for name, x in nvlabs.from_port(state).items()}
+    return {name: torch.from_numpy(x.copy()) for name, x in original.state_dict(state).items()}
 
 
 def assert_same(a, b):
@@ -108,6 +110,24 @@ def test_a_training_checkpoint_of_the_original_code_is_read_whole(small, expecte
     assert variables["params"].pop("multi_label_scale") == 2.5 and weights.config.data.prompts == 3
     assert_same(variables, expected)
     assert {"optimizer", "lr_scheduler", "epoch", "config", "max_metrics"} <= set(weights.ignored)
+
+
+def of(name, **parts):
+    return Inert(Global("some.library", name), **{"args": ()} | parts)
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda x: x,
+    lambda x: of("CfgNode", entries=x),  # yacs, addict
+    lambda x: of("Namespace", state=x),
+    lambda x: of("DictConfig", state={"_metadata": of("Metadata"), "_content": x}),  # omegaconf
+    lambda x: of("Config", state=(of("ConfigDict", args=(x,)), "file.py", "text")),  # mmengine; mmcv's hold entries
+    lambda x: of("ConfigDict", state={"_fields": x, "_locked": False}),  # ml_collections
+])
+@pytest.mark.parametrize("heads", [3, [3, 3, 3]])
+def test_heads_are_found_in_configurations_of_many_libraries(wrap, heads):
+    config = wrap({"model": wrap({"type": "x", "img_encoder": wrap({"num_heads": heads})})})
+    assert nvlabs.heads_of(config) == (3, None)
 
 
 @pytest.mark.parametrize("names", ["port", "original"])
@@ -194,12 +214,24 @@ def edit(file, change):
     (lambda c: c["vision_config"].update(layer_norm_eps=1e-6), "layer_norm_eps"),
     (lambda c: c.update(model_type="clip"), "type 'clip'"),
     (lambda c: c["vision_config"].update(num_attention_heads=5), "heads"),
+    (lambda c: c.update(vision_config=[1]), "no object at vision_config"),
 ])
 def test_a_config_that_asks_for_something_else_is_refused(small, tmp_path, change, words):
     save_folder(tmp_path, small, "safetensors")
     edit(tmp_path / "config.json", change)
     with pytest.raises(InputError, match=words):
         reading.read(str(tmp_path))
+
+
+def test_a_config_that_was_changed_beside_our_facts_counts(exported, tmp_path):
+    shutil.copytree(exported / "folder", tmp_path / "hf")
+    edit(tmp_path / "hf" / "config.json", lambda c: c["text_config"].update(hidden_act="relu"))
+    with pytest.raises(InputError, match="text_config.hidden_act=relu"):
+        reading.read(str(tmp_path / "hf"))
+    edit(tmp_path / "hf" / "config.json", lambda c: c["text_config"].update(hidden_act="quick_gelu",
+                                                                            num_attention_heads=1))
+    with pytest.raises(InputError, match="groupvit_jax.json is of another model"):
+        reading.read(str(tmp_path / "hf"))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/etc/passwd", "gone.safetensors", ""])
@@ -305,6 +337,15 @@ def test_a_folder_loads_in_transformers_without_a_word(exported, caplog, recwarn
     assert found.logits_per_image.shape == (1, 2)
 
 
+def test_each_tensor_of_the_original_code_is_made_and_none_besides(small):
+    """Names, order of queries, keys and values, shapes: by a table that `interop.nvlabs` has no part in."""
+    state = {name: x.numpy() for name, x in small.state_dict().items()}
+    found, expected = nvlabs.from_port(state), original.state_dict(state)
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        np.testing.assert_array_equal(found[name], x, err_msg=name)
+
+
 def test_torch_reads_the_checkpoint_and_knows_every_name(exported):
     state = torch.load(exported / "weights.pth", weights_only=True)["model"]
     assert {"img_encoder.pos_embed", "img_encoder.layers.0.blocks.0.attn.qkv.weight", "img_projector.linear_out.weight",
@@ -317,6 +358,12 @@ def test_the_card_says_what_the_weights_are(exported):
     card = (exported / "folder" / "README.md").read_text()
     for words in ("license: apache-2.0", "| training data | scenes |", "7 steps of 128 pairs", "segment.py"):
         assert words in card
+
+
+def test_the_card_has_scores_of_evaluations_and_not_of_the_loss():
+    config = tiny_run.config()
+    told = writing.card(config, 7, {"accuracy": 0.1, "loss": 2.0, "voc/mIoU": 52.3, "voc/groups_used": 7.5}, "")
+    assert "| voc mIoU | 52.3 |" in told and "accuracy" not in told and "groups_used" not in told
 
 
 def test_in_and_out_again_is_the_same_bit_for_bit(small, tmp_path):
@@ -392,6 +439,34 @@ def test_a_wrong_conversion_fails_and_leaves_nothing(small, groupvit, refused, t
     assert ended.code == 0 and "not verified: --verify=off" in ended.out and (tmp_path / "out").is_dir()
 
 
+def test_nothing_of_a_folder_but_sizes_reaches_transformers(small, groupvit, tmp_path, monkeypatch):
+    """`from_pretrained` fetches and runs an attention that the config names, and follows an adapter's."""
+    save_folder(tmp_path / "hf", small, "safetensors")
+    monkeypatch.setattr(transformers.GroupViTModel, "from_pretrained", None)
+    elsewhere = {"attn_implementation": "some/kernel", "_attn_implementation": "some/kernel",
+                 "auto_map": {"AutoModel": "x.X"}, "transformers_weights": "../x.safetensors",
+                 "quantization_config": {"quant_method": "gptq", "bits": 4}}
+
+    def change(content):
+        for section in (content, content["vision_config"], content["text_config"]):
+            section.update(elsewhere)
+
+    edit(tmp_path / "hf" / "config.json", change)
+    (tmp_path / "hf" / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base"}')
+    ended = groupvit("import", f"--source={tmp_path}/hf", f"--output={tmp_path}/out")
+    assert ended.code == 0 and "  ok" in ended.out, ended.err
+
+
+@pytest.mark.parametrize("change", [lambda c: c.update(projection_dim=7), lambda c: c.update(projection_dim="7"),
+                                    lambda c: c["vision_config"].update(num_group_tokens=[9, 4, 0])])
+def test_a_config_of_other_sizes_than_the_weights_is_one_line(small, groupvit, tmp_path, change):
+    save_folder(tmp_path / "hf", small, "safetensors")
+    edit(tmp_path / "hf" / "config.json", change)
+    ended = groupvit("import", f"--source={tmp_path}/hf", f"--output={tmp_path}/out")
+    assert ended.code == 2 and "transformers does not take these weights with their config.json" in ended.err
+    assert len(ended.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_wrong_export_fails_and_leaves_nothing(run, groupvit, tmp_path, monkeypatch):
     def wrong(variables, config, multi_label=False):
         state = right_state(variables, config, multi_label)
@@ -431,7 +506,7 @@ def test_images_whose_groups_hang_on_rounding_are_not_compared(small, expected):
     variables["params"]["image"]["stage0_grouping"]["norm_post_tokens"]["scale"] = 0 * two
     with pytest.raises(InputError, match="two groups claim a patch equally"):
         state = huggingface.to_state_dict(variables, config)
-        proof_port.compare(config, variables, proof_port.port_of(state, config))
+        proof_port.compare(config, variables, proof_port.port_of(state, sizes.port_config(config)))
 
 
 def test_another_size_of_images_is_asked_for(small, groupvit, tmp_path):
