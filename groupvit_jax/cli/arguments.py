@@ -17,7 +17,7 @@ def parse(argv: list[str]) -> list[str]:
 
     Raises InputError for unknown flags, wrong values, and a --config that cannot be had or overridden so.
     """
-    argv = [re.sub("^--?config.init_from=", "--config.init_from.path=", arg) for arg in argv]  # the short form
+    argv = [re.sub(r"^--?config\.init_from(?==|$)", "--config.init_from.path", arg) for arg in argv]  # the short form
     sys.argv = ["groupvit", *argv]  # where ml_collections looks for overrides
     recipe = config_flag(argv) if "config" in flags.FLAGS else None
     if recipe is not None:

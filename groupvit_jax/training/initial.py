@@ -36,7 +36,10 @@ def start(state: State, config: ConfigDict) -> State:
     Raises InputError that names a tensor which does not fit.
     """
     path, parts = config.init_from.path, tuple(config.init_from.parts)
-    source = checkpoint.load(path)
+    try:
+        source = checkpoint.load(path)
+    except InputError as error:
+        raise InputError(f"config.init_from: {str(error).removeprefix('--checkpoint=')}") from None
     found = adapt(flat(jax.device_get(source.variables)), source.config.model, config.model)
     ours = traverse_util.flatten_dict(state.variables, sep="/")
     wanted = {name for name in ours if part_of(name) in parts}

@@ -236,6 +236,13 @@ def test_crossings_leave_alone_what_is_there_and_nothing_half_written(groupvit, 
 def test_starting_from_what_is_none(train, refused, tmp_path):
     refused(train(f"--config.init_from={tmp_path}/nothing"), f"{tmp_path}/nothing", "Hugging Face folder")
     refused(train("--config.init_from=p", "--config.init_from.parts=('towers',)"), "'towers'", "image_projector")
+    refused(train("--config.init_from", f"{tmp_path}/nothing"), f"config.init_from: {tmp_path}/nothing: no checkpoint")
+    refused(train("-config.init_from", f"{tmp_path}/nothing"), f"config.init_from: {tmp_path}/nothing: no checkpoint")
+
+
+@pytest.mark.parametrize("heads", ["6", "6,4,2", "0,4", "six,4", "²,4", ",4", "-6,4"])
+def test_heads_that_are_none(groupvit, refused, heads):
+    refused(groupvit("import", "--source=p", "--output=q", f"--heads={heads}"), f"--heads={heads}: give two numbers")
 
 
 def test_eval_without_its_data_or_with_unknown_tasks(evaluate, refused, tmp_path):
