@@ -115,7 +115,7 @@ def port_of(state: Mapping[str, np.ndarray], config: Mapping[str, Any]):
         missing, unexpected = port.load_state_dict(tensors, strict=False)
     except Exception as error:  # it checks its configuration in many ways
         raise InputError("transformers does not take these weights with their config.json "
-                         f"({str(error).splitlines()[0]}); --verify=off writes it all the same") from None
+                         f"({' '.join(str(error).split()):.200}); --verify=off writes it all the same") from None
     if wrong := [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]:
         raise InputError(f"the port in transformers does not fit: {wrong[0]}; --verify=off writes it all the same")
     return port.eval()

@@ -10,7 +10,8 @@
 
 This is the paper's zero-shot protocol: sliding windows, each pixel to one group, a group's classes among the five best
 of its window, background below a threshold. `output_segmentation=True` of `transformers` is something else. The labels
-are those of `groupvit_jax`, which wrote this folder, down to the rounding of OpenCV's resize (as on x86 processors).
+are those of `groupvit_jax`, which wrote this folder, in float32, down to the rounding of OpenCV's resize (as on x86
+processors).
 """
 
 import argparse
