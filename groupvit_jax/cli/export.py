@@ -1,6 +1,7 @@
 """groupvit export --checkpoint=P --format=hf|nvlabs|stablehlo|onnx --output=D: a model for others, checked."""
 
 import pathlib
+import re
 
 from absl import flags
 
@@ -22,6 +23,8 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not (FLAGS.checkpoint and FLAGS.format and FLAGS.output):
         raise InputError("usage: groupvit export --checkpoint=DIR --format=hf|nvlabs|stablehlo|onnx --output=DIR")
+    if not re.fullmatch(r"[\w.+-]*", FLAGS.license):
+        raise InputError(f"--license={FLAGS.license}: give an identifier, as apache-2.0")
     from groupvit_jax import files
     from groupvit_jax.training import checkpoint
 

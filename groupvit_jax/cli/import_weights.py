@@ -29,19 +29,21 @@ def main(rest: list[str]) -> None:
                              "as 6,4")
         heads = tuple(map(int, FLAGS.heads))
     from groupvit_jax import files
-    from groupvit_jax.interop import proof, proof_port, reading, sizes
+    from groupvit_jax.interop import proof, proof_port, reading
     from groupvit_jax.training import checkpoint
 
     with files.new(FLAGS.output) as folder:
         weights = reading.read(FLAGS.source, heads)
-        print(f"{FLAGS.source}: {weights.form}, {len(weights.state)} tensors", flush=True)
+        image, text = weights.config.model.image, weights.config.model.text
+        print(f"{FLAGS.source}: {weights.form}, {len(weights.state)} tensors; image tower of width {image.width} with "
+              f"{image.heads} heads, text tower of {text.width} with {text.heads}", flush=True)
         if weights.ignored:
             print("ignored:", ", ".join(weights.ignored))
         if why := proof.skipped(FLAGS.verify):
             print(why)
         else:
             print("running it in PyTorch and here", flush=True)
-            port = proof_port.port_of(weights.state, weights.port or sizes.port_config(weights.config.model))
+            port = proof_port.port_of(weights.state, weights.config.model, weights.port)
             proof.check(proof_port.compare(weights.config.model, weights.variables, port), FLAGS.source)
         weights = reading.resized(weights, FLAGS.image_size) if FLAGS.image_size else weights
         checkpoint.save_weights(folder, checkpoint.Loaded(weights.config, weights.variables, weights.step,

@@ -7,7 +7,7 @@ import numpy as np
 
 from groupvit_jax.errors import InputError
 
-ALLOWED = 1e-4  # of a difference in float32, absolute or relative to the largest value
+ALLOWED = 1e-4  # of a difference in float32, absolute or relative to the largest value, whichever is less
 
 
 class Difference(NamedTuple):
@@ -53,6 +53,9 @@ def table(rows: list[Difference]) -> str:
 def check(rows: list[Difference], what: str) -> None:
     """Prints the table; raises InputError for a difference that is not small."""
     print(table(rows))
+    if nan := [row.output for row in rows if np.isnan(row.absolute)]:
+        raise InputError(f"{what}: {nan[0]} is not a number, so the weights hold NaN or infinity: take others "
+                         "(--verify=off writes them all the same)")
     if wrong := [row for row in rows if not row.small]:
         raise InputError(f"{what} differs in {wrong[0].output} by {wrong[0].absolute:.1e}, more than {ALLOWED:.0e}: "
                          "nothing was written; please report it (--verify=off writes it all the same)")

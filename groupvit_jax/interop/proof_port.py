@@ -18,15 +18,6 @@ from groupvit_jax.models.layers import unit
 
 CLOSE = 2e-5  # logits of two groups so close: rounding decides which of them a patch belongs to, and either is right
 IMAGES, TEXTS = 8, 8
-# What a config.json says of sizes and of what is computed.
-SIZES = {
-    "vision_config": {
-        *sizes.FIXED["vision_config"], "image_size", "patch_size", "hidden_size", "intermediate_size",
-        "num_attention_heads", "num_hidden_layers", "depths", "num_group_tokens", "num_output_groups",
-        "assign_mlp_ratio"},
-    "text_config": {
-        *sizes.FIXED["text_config"], "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads",
-        "num_hidden_layers", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"}}
 
 
 def compare(config: ConfigDict, variables: Mapping[str, Any], port: Any) -> list[Difference]:
@@ -99,34 +90,34 @@ def run_port(port: Any, images: np.ndarray, tokens: np.ndarray) -> dict[str, np.
     return {name: x.numpy() for name, x in theirs.items()}
 
 
-def port_of(state: Mapping[str, np.ndarray], config: Mapping[str, Any]):
-    """A `GroupViTModel` of a `config.json` with the tensors of a state dict.
-
-    Of a config that somebody else wrote only the sizes reach `transformers`, which would fetch and run code that it
-    names (`attn_implementation`), and files and adapters beside it.
-    """
+def port_of(state: Mapping[str, np.ndarray], model: ConfigDict, theirs: Mapping[str, Any] | None = None):
+    """A `GroupViTModel` of `config.model` with the tensors of a state dict, of the sizes in `theirs` where that, a
+    `config.json` that somebody else wrote, has others. Nothing else of it reaches `transformers`, which would fetch and
+    run code that it names (`attn_implementation`)."""
     import torch
     import transformers
 
     tensors = {name: torch.from_numpy(np.array(x, np.float32)) for name, x in state.items()
                if name != "multi_label_logit_scale"}
     try:
-        port = transformers.GroupViTModel(transformers.GroupViTConfig(**only_sizes(config)))
+        config = transformers.GroupViTConfig(**overlaid(sizes.port_config(model), theirs or {}))
+        port = transformers.GroupViTModel(config)
         missing, unexpected = port.load_state_dict(tensors, strict=False)
+    except InputError:
+        raise
     except Exception as error:  # it checks its configuration in many ways
         raise InputError("transformers does not take these weights with their config.json "
-                         f"({' '.join(str(error).split()):.200}); --verify=off writes it all the same") from None
+                         f"({str(error).splitlines()[0]}); --verify=off writes it all the same") from None
     if wrong := [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]:
         raise InputError(f"the port in transformers does not fit: {wrong[0]}; --verify=off writes it all the same")
     return port.eval()
 
 
-def only_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a `config.json` says how a GroupViT is built."""
-    sections = {section: config.get(section) or {} for section in SIZES}
-    kept = {section: {name: x for name, x in given.items() if name in SIZES[section]}
-            for section, given in sections.items()}
-    return kept | {name: config[name] for name in ("projection_dim", "projection_intermediate_dim") if name in config}
+def overlaid(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Our `config.json` with their values of the sizes that it names."""
+    names = ours.keys() - {"architectures", "model_type", "dtype"}
+    return ours | {name: overlaid(ours[name], theirs[name]) if isinstance(ours[name], dict) else theirs[name]
+                   for name in names & theirs.keys()}
 
 
 def port_in(folder: pathlib.Path):
@@ -148,4 +139,4 @@ def port_in_checkpoint(path: pathlib.Path, config: ConfigDict):
     import torch
 
     state = torch.load(path, weights_only=True)["model"]
-    return port_of(nvlabs.to_port({name: x.numpy() for name, x in state.items()}), sizes.port_config(config))
+    return port_of(nvlabs.to_port({name: x.numpy() for name, x in state.items()}), config)

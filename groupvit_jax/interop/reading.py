@@ -79,7 +79,9 @@ def read(path: str, heads: tuple[int | None, int | None] = (None, None)) -> Weig
 
 def assemble(raw: Raw, state: dict[str, np.ndarray], heads: tuple[int | None, int | None]) -> Weights:
     known = sizes.heads_of(raw.port) if raw.port else raw.more.heads if raw.more else raw.heads
-    model = sizes.model_config(state, tuple(a or b for a, b in zip(heads, known)))
+    if any(asked and told and asked != told for asked, told in zip(heads, known)):
+        raise InputError(f"it says that its towers have {known[0]} and {known[1]} heads: leave out --heads")
+    model = sizes.model_config(state, tuple(asked or told for asked, told in zip(heads, known)))
     multi_label = "multi_label_logit_scale" in state
     two_towers.build(model, multi_label)
     names = {name for row in huggingface.table(model, multi_label) for name in row.theirs}

@@ -57,12 +57,16 @@ def model_config(state: Mapping[str, np.ndarray], heads: tuple[int | None, int |
     ratio = ratio if int(ratio * width) == shape(blocks[0], 2)[0] else math.nextafter(ratio, math.inf)
     vocabulary, channels = shape(f"{text}.embeddings.token_embedding.weight", 2)
     hidden, _ = shape("visual_projection.0.weight", 2)
+    heads = heads[0] or usual_heads(width, "image"), heads[1] or usual_heads(channels, "text")
+    if width % heads[0] or channels % heads[1]:
+        raise InputError(f"towers of width {width} and {channels} cannot have {heads[0]} and {heads[1]} heads: import "
+                         "them with --heads=IMAGE,TEXT")
     return ConfigDict({
         "dtype": "float32",
         "image": {"image_size": side * patch, "patch_size": patch, "width": width,
-                  "heads": heads[0] or usual_heads(width, "image"), "mlp_ratio": ratio,
+                  "heads": heads[0], "mlp_ratio": ratio,
                   "depths": depths, "group_tokens": tokens, "output_groups": groups, "drop_path": 0.1},
-        "text": {"vocabulary": vocabulary, "width": channels, "heads": heads[1] or usual_heads(channels, "text"),
+        "text": {"vocabulary": vocabulary, "width": channels, "heads": heads[1],
                  "length": shape(f"{text}.embeddings.position_embedding.weight", 2)[0],
                  "depth": count(rf"{text}\.encoder\.layers\.(\d+)\.")},
         "projector": {"hidden": hidden, "features": shape("visual_projection.3.weight", 2)[0]}})

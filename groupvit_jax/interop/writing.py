@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from groupvit_jax.interop import extras, huggingface, nvlabs, sizes, torch_writer
 from groupvit_jax.interop.processor_files import processor_files
 
-SCORES = ("mIoU", "accuracy", "image_top1", "top1", "top5")  # of an evaluation in training, in percent
 SEGMENT = pathlib.Path(__file__).with_name("torch_segment.py")
 
 
@@ -52,7 +51,8 @@ def card(config: ConfigDict, step: int, metrics: Mapping[str, Any], licence: str
     """The model card: what it is, what it was trained on, how well it does, how to use it."""
     image, text = config.model.image, config.model.text
     sets = [each["name"] for each in config.data.train] if "train" in config.data else []
-    scores = {name: value for name, value in metrics.items() if "/" in name and name.rpartition("/")[2] in SCORES}
+    scores = {name: value for name, value in metrics.items()  # those without / are of the training
+              if "/" in name and not name.endswith("/groups_used")}
     trained = f"{step:,} steps of {config.data.batch:,} pairs" if step else "not stated: the weights were imported"
     rows = [f"| {name.replace('/', ' ')} | {value:.1f} |" for name, value in scores.items()]
     return "\n".join([

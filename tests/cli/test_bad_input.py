@@ -70,6 +70,7 @@ def test_in_a_process_of_its_own_too(process, refused, tmp_path):
     (["export", "--checkpoint=p", "--output=o"], ["usage: groupvit export --checkpoint=DIR --format=hf|nvlabs"]),
     (["export", "--checkpoint=p", "--format=torch", "--output=o"], ["--format=torch", "hf|nvlabs|stablehlo|onnx"]),
     (["export", "--checkpoint=p", "--format=nvlabs", "--output=o"], ["--output=o", "weights.pth"]),
+    (["export", "--checkpoint=p", "--format=hf", "--output=o", "--license=mit\nfoo: bar"], ["--license=", "apache"]),
     (["export", "--checkpoint=/nowhere", "--format=hf", "--output=o"], ["--checkpoint=/nowhere", "--workdir"]),
     (["data"], ["unknown command 'data'", "data scenes|data fashion|data index"]),
     (["data", "everything"], ["unknown command 'data everything'", "data inspect"]),

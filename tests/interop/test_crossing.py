@@ -19,7 +19,7 @@ import transformers
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import load
-from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading, sizes, writing
+from groupvit_jax.interop import huggingface, nvlabs, proof, proof_port, reading, writing
 from groupvit_jax.interop.inert import Global, Inert
 from groupvit_jax.training import checkpoint
 
@@ -506,7 +506,26 @@ def test_images_whose_groups_hang_on_rounding_are_not_compared(small, expected):
     variables["params"]["image"]["stage0_grouping"]["norm_post_tokens"]["scale"] = 0 * two
     with pytest.raises(InputError, match="two groups claim a patch equally"):
         state = huggingface.to_state_dict(variables, config)
-        proof_port.compare(config, variables, proof_port.port_of(state, sizes.port_config(config)))
+        proof_port.compare(config, variables, proof_port.port_of(state, config))
+
+
+def test_weights_that_are_no_numbers_are_the_files_fault(small, groupvit, refused, tmp_path):
+    save_folder(tmp_path / "hf", small, "safetensors")
+    state = state_of(small) | {"text_model.final_layer_norm.bias": torch.full((32,), torch.nan)}
+    safetensors.torch.save_file(state, tmp_path / "hf" / "model.safetensors", {"format": "pt"})
+    ended = groupvit("import", f"--source={tmp_path}/hf", f"--output={tmp_path}/out")
+    assert ended.code == 2 and "hold NaN" in ended.err and not (tmp_path / "out").exists()
+
+
+def test_heads_are_not_asked_for_against_the_file(small, groupvit, refused, tmp_path):
+    save_folder(tmp_path / "hf", small, "safetensors")
+    refused(groupvit("import", f"--source={tmp_path}/hf", f"--output={tmp_path}/out", "--heads=4,2"),
+            "3 and 2 heads", "leave out --heads")
+    torch.save(state_of(small), tmp_path / "w.pth")
+    refused(groupvit("import", f"--source={tmp_path}/w.pth", f"--output={tmp_path}/out", "--heads=5,2"),
+            "cannot have 5 and 2 heads", "--heads=IMAGE,TEXT")
+    ended = groupvit("import", f"--source={tmp_path}/w.pth", f"--output={tmp_path}/out", "--heads=3,2")
+    assert ended.code == 0 and "width 48 with 3 heads, text tower of 32 with 2" in ended.out
 
 
 def test_another_size_of_images_is_asked_for(small, groupvit, tmp_path):
