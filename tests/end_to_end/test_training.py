@@ -42,7 +42,8 @@ def resumed(trainings):
 
 
 def test_a_killed_training_started_again_ends_bit_equal_to_an_undisturbed_one(trainings, resumed, undisturbed):
-    (_, ours, step), (_, theirs, _) = (checkpoint.load(str(trainings.folder / w)) for w in (resumed[0], undisturbed))
+    (_, ours, step, _), (_, theirs, *_) = (
+        checkpoint.load(str(trainings.folder / w)) for w in (resumed[0], undisturbed))
     assert step == STEPS
     for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
@@ -88,7 +89,7 @@ def test_two_processes_of_four_devices_train_evaluate_and_save_as_one_of_eight(t
         ours, theirs = trainings.rows("two", name), trainings.rows("one", name)
         assert [row["step"] for row in ours] == [row["step"] for row in theirs]
         np.testing.assert_allclose([row[name] for row in ours], [row[name] for row in theirs], rtol=rtol)
-    (_, ours, step), (_, theirs, _) = (checkpoint.load(str(trainings.folder / w)) for w in ("two", "one"))
+    (_, ours, step, _), (_, theirs, *_) = (checkpoint.load(str(trainings.folder / w)) for w in ("two", "one"))
     assert step == 12
     for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
         # A bias before a norm or under a softmax has no gradient but rounding, which Adam blows up to steps of the

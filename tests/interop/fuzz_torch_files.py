@@ -4,13 +4,14 @@
 
 CORPUS is a folder of files to start from, `test_fuzz.seeds` makes one; what reaches new code is added to it. Whatever
 an input does but to be read or to end in an InputError of one line is a find: other errors, what Python's audit hooks
-report, much memory (-rss_limit_mb), much time (-timeout).
+report, more than MEMORY on top of what it starts with, much time (-timeout).
 """
 
 import io
 import pathlib
 import pickletools
 import random
+import resource
 import sys
 import tempfile
 import zipfile
@@ -26,6 +27,8 @@ with atheris.instrument_imports(include=["groupvit_jax.interop"]):
     from groupvit_jax.interop.inert import Inert
     from groupvit_jax.interop.torch_tensors import Tensor
 
+# bytes. The kernel holds it to that: -rss_limit_mb counts the memory of whatever started this process as its own.
+MEMORY = 2 << 30
 LARGEST = 1 << 20  # numbers of a tensor that is read
 VALUES = [b"N", b"\x88", b")", b"]", b"}", b"\x8f", b"K\x01", b"J\xff\xff\xff\xff", b"\x8a\x09" + b"\xff" * 8 + b"\0",
           b"h\x00", b"h\x01", b"X\x01\x00\x00\x000", b"cos\nsystem\n", b"ctorch\nFloatStorage\n",
@@ -108,6 +111,8 @@ def one_input(data: bytes) -> None:
 
 
 if __name__ == "__main__":
+    already = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (already + MEMORY, already + MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         PATH = pathlib.Path(folder, "x.pth")
         atheris.Setup(sys.argv, one_input, custom_mutator=mutate)

@@ -34,7 +34,7 @@ def seeds(folder: pathlib.Path) -> pathlib.Path:
 def test_what_a_fuzzer_thinks_of_is_read_or_refused(tmp_path):
     pytest.importorskip("atheris", reason="Atheris has no wheel for this Python or platform")
     command = [sys.executable, pathlib.Path(__file__).with_name("fuzz_torch_files.py"), seeds(tmp_path / "corpus"),
-               "-runs=10000", "-seed=1", "-max_len=8192", "-timeout=60", "-rss_limit_mb=2048",
+               "-runs=10000", "-seed=1", "-max_len=8192", "-timeout=60", "-rss_limit_mb=0",
                f"-artifact_prefix={tmp_path}/"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
