@@ -49,13 +49,16 @@ def new(path: str | os.PathLike, folder: bool = True):
     if path.exists() and not (folder and path.is_dir() and not any(path.iterdir())):
         raise InputError(f"--output={path} is there already: name another place, or remove it first")
     part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         (part if folder else part.parent).mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            for parent in made:
+                parent.rmdir()
         if isinstance(error, OSError):
             raise InputError(f"cannot write {path} ({error.strerror or error}): make room or choose another place"
                              ) from None

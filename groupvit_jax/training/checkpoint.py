@@ -141,21 +141,12 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
     Raises InputError when `path` holds none of these.
     """
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = pathlib.Path(path).expanduser().absolute()
-    one = place.parent.name == "checkpoints" and place.name.isdigit()
-    directory = place.parent if one else folder(path)
-    steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
-    if one and steps and int(place.name) not in steps:
-        raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
-    if not steps and reading.is_weights(path):
+    directory, step = find(path)
+    if directory is None:
         weights = reading.read(path)
         variables = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
                                  weights.variables)
         return Loaded(weights.config, variables, weights.step, weights.metrics)
-    if not steps:
-        raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run (a folder "
-                         "with checkpoints/STEP in it), a Hugging Face folder, a .safetensors or a .pth")
-    step = int(place.name) if one else steps[-1]
     with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
             read_only=True, create=False, save_interval_steps=0)) as manager:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -165,6 +156,23 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
                             states.abstract_variables(model))
         variables = manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(like))).model
     return Loaded(config, variables, step, meta["metrics"])
+
+
+def find(path: str) -> tuple[pathlib.Path, int] | tuple[None, None]:
+    """The folder of checkpoints and the step that `load` would take; None twice if it would take PyTorch's weights.
+    InputError for a path that is neither."""
+    place = pathlib.Path(path).expanduser().absolute()
+    one = place.parent.name == "checkpoints" and place.name.isdigit()
+    directory = place.parent if one else folder(path)
+    steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
+    if one and steps and int(place.name) not in steps:
+        raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
+    if not steps and reading.is_weights(path):
+        return None, None
+    if not steps:
+        raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run (a folder "
+                         "with checkpoints/STEP in it), a Hugging Face folder, a .safetensors or a .pth")
+    return directory, int(place.name) if one else steps[-1]
 
 
 def save_weights(workdir: str | os.PathLike, loaded: Loaded) -> None:

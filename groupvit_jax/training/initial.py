@@ -1,5 +1,6 @@
 """Going on from given weights: a fresh state takes over what `config.init_from` names."""
 
+import contextlib
 from typing import Any
 
 import jax
@@ -18,13 +19,24 @@ SCALES = ("caption_scale", "multi_label_scale")
 PARTS = ("image", "text", "image_projector", "text_projector", "scales")
 
 
-def check(config: ConfigDict) -> None:
-    """Raises InputError for parts that there are not."""
+def check(config: ConfigDict, workdir: str) -> None:
+    """Raises InputError for parts that there are not, and where nothing is to start a fresh run from."""
     parts = tuple(config.init_from.parts)
     if unknown := [part for part in parts if part not in PARTS]:
         raise InputError(f"config.init_from.parts has {unknown[0]!r}: choose among {', '.join(PARTS)}")
     if config.init_from.path and not parts:
         raise InputError(f"config.init_from.parts is empty: name some of {', '.join(PARTS)}")
+    if config.init_from.path and not checkpoint.folder(workdir).is_dir():  # a run that goes on has it no more
+        with of_source():
+            checkpoint.find(config.init_from.path)
+
+
+@contextlib.contextmanager
+def of_source():
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"config.init_from: {str(error).removeprefix('--checkpoint=')}") from None
 
 
 def start(state: State, config: ConfigDict) -> State:
@@ -36,10 +48,8 @@ def start(state: State, config: ConfigDict) -> State:
     Raises InputError that names a tensor which does not fit.
     """
     path, parts = config.init_from.path, tuple(config.init_from.parts)
-    try:
+    with of_source():
         source = checkpoint.load(path)
-    except InputError as error:
-        raise InputError(f"config.init_from: {str(error).removeprefix('--checkpoint=')}") from None
     found = adapt(flat(jax.device_get(source.variables)), source.config.model, config.model)
     ours = traverse_util.flatten_dict(state.variables, sep="/")
     wanted = {name for name in ours if part_of(name) in parts}

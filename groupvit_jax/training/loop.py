@@ -64,7 +64,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     """
     # 1. Devices, data, model, optimizer.
     pipeline.check(config)
-    initial.check(config)
+    initial.check(config, workdir)
     mesh = parallel.create_mesh(config.mesh)
     parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)

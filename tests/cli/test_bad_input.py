@@ -229,7 +229,7 @@ def test_crossings_leave_alone_what_is_there_and_nothing_half_written(groupvit, 
     for form, name in (("hf", "mine"), ("stablehlo", "mine"), ("nvlabs", "mine.pth"), ("nvlabs", "mine/file/w.pth")):
         refused(groupvit("export", f"--checkpoint={run}", f"--format={form}", f"--output={tmp_path}/{name}"),
                 f"{tmp_path}/{name}", "another")
-    refused(groupvit("import", f"--source={run}", f"--output={tmp_path}/new"), "holds no weights")
+    refused(groupvit("import", f"--source={run}", f"--output={tmp_path}/new/folder"), "holds no weights")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "mine.pth", "mine/file"]
     assert (tmp_path / "mine" / "file").read_text() == (tmp_path / "mine.pth").read_text() == "mine"
 
@@ -239,6 +239,7 @@ def test_starting_from_what_is_none(train, refused, tmp_path):
     refused(train("--config.init_from=p", "--config.init_from.parts=('towers',)"), "'towers'", "image_projector")
     refused(train("--config.init_from", f"{tmp_path}/nothing"), f"config.init_from: {tmp_path}/nothing: no checkpoint")
     refused(train("-config.init_from", f"{tmp_path}/nothing"), f"config.init_from: {tmp_path}/nothing: no checkpoint")
+    assert not list(tmp_path.iterdir())  # no --workdir was begun
 
 
 @pytest.mark.parametrize("heads", ["6", "6,4,2", "0,4", "six,4", "²,4", ",4", "-6,4"])

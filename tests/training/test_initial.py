@@ -131,7 +131,7 @@ def test_a_deeper_model_is_not_cut(tmp_path):
 @pytest.mark.parametrize("parts", [("towers",), ()])
 def test_parts_that_there_are_not(parts):
     with pytest.raises(InputError, match="config.init_from.parts"):
-        initial.check(tiny_run.config(init_from__path="p", init_from__parts=parts))
+        initial.check(tiny_run.config(init_from__path="p", init_from__parts=parts), "workdir")
 
 
 def test_a_run_does_not_go_on_in_a_folder_of_imported_weights(source, tmp_path):
