@@ -1,7 +1,7 @@
 """The model as ONNX, by `jax2onnx`: the same programs as files that ONNX runtimes take, each with its weights inside.
 
 A folder holds image_encoder.onnx, text_encoder.onnx, segmenter.onnx and manifest.json, which says what each takes and
-gives. Converter and runtime are extras: pip install "groupvit_jax[onnx]".
+gives. Converter and runtime are extras: pip install -e ".[onnx]".
 """
 
 import functools
@@ -48,7 +48,7 @@ def extra(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(f'ONNX needs {name}, which is not installed: pip install "groupvit_jax[onnx]"') from None
+        raise InputError(f"ONNX needs {name}, which is not installed: pip install jax2onnx onnx onnxruntime") from None
 
 
 def differences(model: Model, folder: pathlib.Path) -> list[Difference]:

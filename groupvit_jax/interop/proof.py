@@ -32,7 +32,7 @@ def skipped(verify: str) -> str | None:
     if verify == "off":
         return "not verified: --verify=off"
     if not installed():
-        return 'not verified: PyTorch or transformers is not here; pip install "groupvit_jax[torch]"'
+        return "not verified: PyTorch or transformers is not here: pip install torch transformers"
     return None
 
 

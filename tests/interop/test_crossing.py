@@ -496,7 +496,7 @@ def test_programs_are_written_and_proved_or_nothing_is(groupvit, tmp_path, monke
 def test_without_pytorch_the_command_says_that_nothing_was_compared(run, groupvit, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "installed", lambda: False)
     ended = groupvit("export", f"--checkpoint={run}", "--format=nvlabs", f"--output={tmp_path}/w.pth")
-    assert ended.code == 0 and "not verified: PyTorch or transformers is not here; pip install" in ended.out
+    assert ended.code == 0 and "not verified: PyTorch or transformers is not here: pip install" in ended.out
 
 
 def test_images_whose_groups_hang_on_rounding_are_not_compared(small, expected):
