@@ -60,36 +60,39 @@ def is_original(state: Mapping[str, np.ndarray]) -> bool:
     return any(name.startswith("img_encoder.") for name in state)
 
 
+def matched(name: str, side: int) -> tuple[str, str, dict[str, str]] | None:
+    """The row of NAMES that a name of its side (0: the original's, 1: the port's) fits, and its fields."""
+    found = ((*row, match.groupdict()) for row in NAMES if (match := pattern(row[side]).fullmatch(name)))
+    return next(found, None)
+
+
 def to_port(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The original's state dict -> the port's; what has no other name there keeps its own."""
     out = {}
     for name, x in state.items():
-        found = ((port, match) for original, port in NAMES if (match := pattern(original).fullmatch(name)))
-        port, match = next(found, (name, None))
-        fields = match.groupdict() if match else {}
+        _, port, fields = matched(name, 0) or (None, "", {})
         if CONVOLUTION.fullmatch(name) and x.shape[2:] == (1,):
             x = x[..., 0]
-        if "{qkv}" in port and x.ndim and len(x) % 3 == 0:
+        if "{qkv}" not in port:
+            out[port.format(**fields) or name] = x
+        elif x.ndim and len(x) % 3 == 0:
             out |= {port.format(qkv=part, **fields): y for part, y in zip("qkv", np.split(x, 3))}
         else:
-            out[port.format(**fields) if "{qkv}" not in port else name] = x
+            out[name] = x
     return out
 
 
 def from_port(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The port's state dict -> the original's."""
+    """The port's state dict -> the original's; what has no other name there keeps its own."""
     out = {}
     for name, x in state.items():
-        found = ((original, match) for original, port in NAMES if (match := pattern(port).fullmatch(name)))
-        original, match = next(found, (name, None))
-        fields = match.groupdict() if match else {}
-        theirs = original.format(**fields)
-        if part := fields.get("qkv"):
-            at = match.start("qkv")
-            x = np.concatenate([state[name[:at] + each + name[at + 1 :]] for each in "qkv"]) if part == "q" else None
+        original, port, fields = matched(name, 1) or ("", "", {})
+        theirs, part = original.format(**fields) or name, fields.get("qkv")
+        if part == "q":
+            x = np.concatenate([state[port.format(**fields | {"qkv": each})] for each in "qkv"])
         elif CONVOLUTION.fullmatch(theirs):
             x = x[..., None]
-        if x is not None:
+        if part in (None, "q"):
             out[theirs] = x
     return out
 

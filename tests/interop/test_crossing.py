@@ -196,6 +196,12 @@ def test_missing_tensors_fail_by_name_and_unknown_ones_are_named(small, tmp_path
             reading.read(str(tmp_path / "less.safetensors"), HEADS)
 
 
+@pytest.mark.parametrize("name", ["{0}", "{s}.{rest}", "{{x}}", "{", "img_encoder.{x!r:>9}", ""])
+def test_names_of_whatever_letters_are_ignored(small, tmp_path, name):
+    torch.save(original_state(small) | {name: torch.zeros(3)}, tmp_path / "w.pth")
+    assert f"{name} [3]" in reading.read(str(tmp_path / "w.pth"), HEADS).ignored
+
+
 def test_a_tensor_of_another_shape_fails_by_name(small, tmp_path):
     torch.save(state_of(small) | {"vision_model.layernorm.bias": torch.zeros(47)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"vision_model.layernorm.bias has shape \(47,\)"):
