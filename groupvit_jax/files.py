@@ -24,22 +24,12 @@ def write(path: str | os.PathLike, data: bytes) -> None:
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """A file to write what will be at `path` when the `with` ends without an error; otherwise as `write`."""
-    part = pathlib.Path(f"{path}.{secrets.token_hex(6)}.part")
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError):
-            raise InputError(f"cannot write {path} ({error.strerror}): make room or choose another place") from None
-        raise
+    with _placed(path) as part, open(part, "wb") as file:
+        yield file
 
 
 @contextlib.contextmanager
-def new(path: str | os.PathLike, folder: bool = True):
+def new(path: str | os.PathLike, folder: bool = True) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, of an empty folder or (folder=False) a file to be; once the block has
     ended well it is renamed to `path`. After an exception nothing of it is left.
 
@@ -48,17 +38,30 @@ def new(path: str | os.PathLike, folder: bool = True):
     path = pathlib.Path(path).expanduser().absolute()
     if path.exists() and not (folder and path.is_dir() and not any(path.iterdir())):
         raise InputError(f"--output={path} is there already: name another place, or remove it first")
-    part = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
     made = [parent for parent in path.parents if not parent.exists()]
     try:
-        (part if folder else part.parent).mkdir(parents=True, exist_ok=True)
+        with _placed(path) as part:
+            if folder:
+                part.mkdir()
+            yield part
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _placed(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A temporary path beside `path`, whose folder is there; what is made of it is at `path` in the end, or gone."""
+    part = pathlib.Path(f"{path}.{secrets.token_hex(6)}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-            for parent in made:
-                parent.rmdir()
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
         if isinstance(error, OSError):
             raise InputError(f"cannot write {path} ({error.strerror or error}): make room or choose another place"
                              ) from None

@@ -24,9 +24,7 @@ def _quickly(quick_compilation):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    tiny_run.save(workdir, tiny_run.config())
-    return gv.load(str(workdir))
+    return tiny_run.load(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from groupvit_jax import inference
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import state as states
 from groupvit_jax.training.checkpoint import Checkpoints
@@ -32,6 +33,12 @@ def config(**more) -> ConfigDict:
     overrides = OVERRIDES | {name.replace("__", "."): value for name, value in more.items()}
     config.update_from_flattened_dict(overrides)
     return config
+
+
+def load(workdir, **more):
+    """The `groupvit_jax.inference.Model` of such a run, saved in `workdir`."""
+    save(workdir, config(**more))
+    return inference.load(str(workdir))
 
 
 def save(workdir, config: ConfigDict, step: int = 7) -> None:

@@ -46,6 +46,5 @@ def main(rest: list[str]) -> None:
             port = proof_port.port_of(weights.state, weights.config.model, weights.port)
             proof.check(proof_port.compare(weights.config.model, weights.variables, port), FLAGS.source)
         weights = reading.resized(weights, FLAGS.image_size) if FLAGS.image_size else weights
-        checkpoint.save_weights(folder, checkpoint.Loaded(weights.config, weights.variables, weights.step,
-                                                          weights.metrics))
+        checkpoint.save_weights(folder, weights)
     print(f"wrote {FLAGS.output}; --checkpoint={FLAGS.output} or --config.init_from={FLAGS.output} takes it")

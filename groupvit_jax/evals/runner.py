@@ -12,7 +12,7 @@ from groupvit_jax.evals.prompts import TextEncoder, make_queries
 from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.scoring import Segments, Wholes
 from groupvit_jax.evals.tiles import LABELS
-from groupvit_jax.evals.windows import Geometry
+from groupvit_jax.evals.windows import SIDES, Geometry
 
 BATCH = {"cpu": 1}  # one window's attention already fills a core's caches
 PUBLISHED, WHOLE = Protocol(), Geometry()
@@ -75,7 +75,7 @@ class Evaluator:
         """From `config.eval`; `more` replaces its fields, or is further arguments. `every` is the training loop's."""
         settings = {**config, **more}
         settings.pop("every", None)
-        geometry = {name: settings.pop(name) for name in ("size", "long", "window", "stride")}
+        geometry = {name: settings.pop(name) for name in SIDES}
         geometry |= {name: settings.pop(name) for name in ("scales", "flip") if name in settings}
         tasks, data_root = list(settings.pop("tasks")), settings.pop("data_root")
         return cls(model, tasks, data_root, geometry=Geometry(**geometry), **settings)

@@ -112,6 +112,16 @@ def refined_members(images: jax.Array, members: jax.Array, table: jax.Array, thr
     return members.swapaxes(1, 2), jnp.concatenate([table, row], axis=1)
 
 
+def encode_windows(model, variables, images: jax.Array):
+    """Normalised windows [n h w 3] -> the stages' assignments, unit segments [n g d], unit pooled [n d], and the factor
+    on their cosines. What is left of whole patches at the right and below is not looked at."""
+    h, w = (side // model.image.patch_size * model.image.patch_size for side in images.shape[1:3])
+    features = model.apply(variables, images[:, :h, :w], method="encode_image")
+    segments = unit(model.apply(variables, features.segments, method="project_image"))
+    pooled = unit(model.apply(variables, features.pooled, method="project_image"))
+    return features.assignments, segments, pooled, model.apply(variables, method="logit_scale").astype(jnp.float32)
+
+
 def window_scores(model, variables, windows: jax.Array, queries: Queries, refined: bool = False) -> WindowScores:
     """uint8 windows [n h w 3] -> WindowScores; `refined` by PAMR."""
     h, w = windows.shape[1:3]
@@ -120,12 +130,9 @@ def window_scores(model, variables, windows: jax.Array, queries: Queries, refine
         raise InputError(f"an image is too narrow: its windows of {w}x{h} pixels hold no patch; crop its long side")
     grid = h // patch, w // patch
     images = normalize(windows)
-    features = model.apply(variables, images[:, : grid[0] * patch, : grid[1] * patch], method="encode_image")
-    segments = unit(model.apply(variables, features.segments, method="project_image"))  # [n g d]
-    pooled = unit(model.apply(variables, features.pooled, method="project_image"))  # [n d]
-    scale = model.apply(variables, method="logit_scale").astype(jnp.float32)
+    assignments, segments, pooled, scale = encode_windows(model, variables, images)
     table, similarity = score_table(segments, pooled, scale, queries)
-    stages = [group_map(features.assignments[: s + 1], grid, (h, w)) for s in range(len(features.assignments))]
+    stages = [group_map(assignments[: s + 1], grid, (h, w)) for s in range(len(assignments))]
     members = jax.nn.one_hot(stages[-1], segments.shape[1], axis=2, dtype=jnp.int8)  # [n h g w]
     if refined:
         members, table = refined_members(images, members, table, queries.threshold)

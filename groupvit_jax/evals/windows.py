@@ -16,6 +16,7 @@ from groupvit_jax.data.images import resize_shorter, shorter_size
 from groupvit_jax.errors import InputError
 
 NOWHERE = -(1 << 20)  # a canvas pixel that no window has
+SIDES = ("size", "long", "window", "stride")  # of `Geometry`, that every `config.eval` has
 MERGED_AT_ONCE = 1 << 24  # numbers, 64 MB of float32
 
 

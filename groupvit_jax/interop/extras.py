@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from groupvit_jax.errors import InputError
+from groupvit_jax.evals.windows import SIDES
 from groupvit_jax.interop import huggingface
+from groupvit_jax.interop.huggingface import flat, unflat
 
 KEY = "groupvit_jax"  # in a .pth; in a folder the two files below
 FACTS, TENSORS = f"{KEY}.json", f"{KEY}.safetensors"
@@ -34,17 +35,13 @@ class Extras(NamedTuple):
         return tuple(self.facts["config"]["model"][tower]["heads"] for tower in ("image", "text"))
 
 
-def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x) for name, x in traverse_util.flatten_dict(dict(variables), sep="/").items()}
-
-
 def of(config: ConfigDict, variables: Mapping[str, Any], step: int, metrics: dict[str, Any],
        state: Mapping[str, np.ndarray]) -> Extras:
     """Of a model and the state dict (the port's names) that is written of it."""
     multi_label = "multi_label_logit_scale" in state
     again = flat(huggingface.from_state_dict(state, huggingface.plain(config.model), multi_label))
     lost = {name: x for name, x in flat(variables).items() if name not in again or (again[name] != x).any()}
-    segmentation = {name: config.eval[name] for name in ("size", "long", "window", "stride")}
+    segmentation = {name: config.eval[name] for name in SIDES}
     return Extras(dict(zip(FIELDS, (json.loads(config.to_json()), step, metrics, segmentation))), lost)
 
 
@@ -77,10 +74,6 @@ def same_tensors(ours: Any, theirs: ConfigDict) -> bool:
                                                             huggingface.table(theirs, True)))
     except Exception:
         return False
-
-
-def unflat(variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(dict(variables), sep="/")
 
 
 def write(extras: Extras, folder: pathlib.Path) -> None:
@@ -123,7 +116,7 @@ def checked(facts: Any, tensors: dict[str, np.ndarray], place: Any) -> Extras:
     try:
         config = ConfigDict(facts["config"])
         sound = isinstance(config.data.prompts + facts["step"] + sum(extras.heads), int)
-        sound &= all(isinstance(config.eval[name], int) for name in ("size", "long", "window", "stride"))
+        sound &= all(isinstance(config.eval[name], int) for name in SIDES)
         sound &= all(isinstance(gain, int | float) for gain in huggingface.gains(config.model))
         dict(facts["metrics"])
     except Exception as error:

@@ -26,6 +26,16 @@ class Row(NamedTuple):
     stack: int | None = None  # the new axis of ours along which several are stacked
 
 
+def flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Variables by their paths, as "params/image/positions"."""
+    return {name: np.asarray(x) for name, x in traverse_util.flatten_dict(dict(variables), sep="/").items()}
+
+
+def unflat(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables that `flat` was given."""
+    return traverse_util.unflatten_dict(dict(arrays), sep="/")
+
+
 def load(row: Row, tensors: list[np.ndarray]) -> np.ndarray:
     parts = [np.transpose(x, row.axes or range(x.ndim)).reshape(row.shape) for x in tensors]
     return (parts[0] if row.stack is None else np.stack(parts, row.stack)).astype(np.float32)
@@ -146,13 +156,13 @@ POSITION_IDS = "text_model.embeddings.position_ids"
 STEP_COUNTS = ("visual_projection.1.num_batches_tracked", "text_projection.1.num_batches_tracked")
 
 
-def fold_gains(flat: dict[str, np.ndarray], config, assignment: float, residual: float) -> dict[str, Any]:
+def fold_gains(arrays: dict[str, np.ndarray], config, assignment: float, residual: float) -> dict[str, Any]:
     """Moves two gains of `GroupingBlock` into the weights; with the inverse gains, out of them."""
     factors = {"q/kernel": assignment / residual, "q/bias": assignment,
                "pre_assign/norm_post/scale": residual, "pre_assign/norm_post/bias": residual}
     stages = [s for s, m in enumerate(config.image.group_tokens) if m]
     scaled = {f"params/image/stage{s}_grouping/{name}": f for s in stages for name, f in factors.items()}
-    return {name: x * np.float32(scaled[name]) if name in scaled else x for name, x in flat.items()}
+    return {name: x * np.float32(scaled[name]) if name in scaled else x for name, x in arrays.items()}
 
 
 def gains(config) -> tuple[float, float]:
@@ -176,7 +186,7 @@ def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool =
     has no scale of the multi-label loss; with `multi_label` it is expected as `multi_label_logit_scale`.
     Raises InputError that names a tensor which is missing, too many or of another shape.
     """
-    flat, used = {}, {POSITION_IDS, *STEP_COUNTS}
+    found, used = {}, {POSITION_IDS, *STEP_COUNTS}
     for row in table(config, multi_label):
         for name in row.theirs:
             if name not in state:
@@ -185,12 +195,12 @@ def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool =
                 raise InputError(f"tensor {name} has shape {tuple(state[name].shape)}, the config's model "
                                  f"has {row.source}: {REMEDY}")
         used.update(row.theirs)
-        flat[row.ours] = load(row, [np.asarray(state[name]) for name in row.theirs])
+        found[row.ours] = load(row, [np.asarray(state[name]) for name in row.theirs])
     if unknown := sorted(set(state) - used):
         raise InputError(f"the weights hold {len(unknown)} tensors that the config's model lacks, such as "
                          f"{unknown[0]}: {REMEDY}")
     a, r = gains(config)
-    return traverse_util.unflatten_dict(fold_gains(flat, config, 1 / a, 1 / r), sep="/")
+    return unflat(fold_gains(found, config, 1 / a, 1 / r))
 
 
 def to_state_dict(variables: Mapping[str, Any], config, multi_label: bool = False) -> dict[str, np.ndarray]:
@@ -199,14 +209,13 @@ def to_state_dict(variables: Mapping[str, Any], config, multi_label: bool = Fals
     Gains other than 1 are folded into the weights. The multi-label scale is left out unless `multi_label`.
     Raises InputError that names a tensor which is missing or too many.
     """
-    flat = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(dict(variables), sep="/").items()}
-    flat, state = fold_gains(flat, config, *gains(config)), {}
+    found, state = fold_gains(flat(variables), config, *gains(config)), {}
     if not multi_label:
-        flat.pop("params/multi_label_scale", None)
+        found.pop("params/multi_label_scale", None)
     for row in table(config, multi_label):
-        if row.ours not in flat:
+        if row.ours not in found:
             raise InputError(f"the model has no tensor {row.ours}: {REMEDY}")
-        state.update(zip(row.theirs, store(row, flat.pop(row.ours))))
-    if flat:
-        raise InputError(f"the model holds {min(flat)}, which the config's model lacks: {REMEDY}")
+        state.update(zip(row.theirs, store(row, found.pop(row.ours))))
+    if found:
+        raise InputError(f"the model holds {min(found)}, which the config's model lacks: {REMEDY}")
     return state | {name: np.zeros((), np.int64) for name in STEP_COUNTS}

@@ -17,7 +17,7 @@ import numpy as np
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import programs
+from groupvit_jax.interop import huggingface, programs
 from groupvit_jax.interop.proof import Difference
 from groupvit_jax.interop.proof_programs import compare
 
@@ -30,7 +30,7 @@ def export(model: Model, folder: pathlib.Path) -> None:
     for name in ("jax2onnx", "onnx_ir"):  # they warn of shapes that they could not name
         logging.getLogger(name).setLevel(logging.ERROR)
     model = programs.in_float32(model)
-    made, weights = programs.make(model), jax.tree.map(jnp.asarray, programs.flat_weights(model))
+    made, weights = programs.make(model), jax.tree.map(jnp.asarray, huggingface.flat(model.variables))
     for name, program in made.items():
         with programs.exact():
             converted = jax2onnx.to_onnx(

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
 
 import groupvit_jax
 from groupvit_jax.data import tokenizer
 from groupvit_jax.evals import classes as class_lists
-from groupvit_jax.evals.segmentation import einsum, group_map, with_background
+from groupvit_jax.evals.segmentation import einsum, encode_windows, group_map, with_background
 from groupvit_jax.inference import Model
+from groupvit_jax.interop.huggingface import unflat
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
 
@@ -54,27 +53,23 @@ def exact():
     return jax.default_matmul_precision("highest")
 
 
-def flat_weights(model: Model) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x) for name, x in traverse_util.flatten_dict(model.variables, sep="/").items()}
-
-
 def make(model: Model) -> dict[str, Program]:
     """The programs by name."""
     module, side, window = model.module, model.config.model.image.image_size, model.config.eval.window
     length, d = module.text.length, module.text_projector.features
 
     def encode_image(weights: Weights, images: jax.Array) -> jax.Array:
-        variables = nested(weights)
+        variables = unflat(weights)
         features = module.apply(variables, normalize(images), method="encode_image")
         return unit(module.apply(variables, features.pooled, method="project_image"))
 
     def encode_text(weights: Weights, tokens: jax.Array) -> jax.Array:
-        variables = nested(weights)
+        variables = unflat(weights)
         features = module.apply(variables, tokens[:, None], method="encode_text")  # [b 1 c]
         return unit(module.apply(variables, features[:, 0], method="project_text"))
 
     def segment(weights: Weights, windows: jax.Array, classes: jax.Array, threshold: jax.Array) -> jax.Array:
-        return window_class_scores(module, nested(weights), windows, classes, threshold)
+        return window_class_scores(module, unflat(weights), windows, classes, threshold)
 
     images = Value("images", "uint8", ("b", side, side, 3), "RGB pictures")
     tokens = Value("tokens", "int32", ("b", length), "ids of texts: see tokens below")
@@ -90,23 +85,15 @@ def make(model: Model) -> dict[str, Program]:
             "segmenter": Program(segment, (windows, classes, threshold), scores)}
 
 
-def nested(weights: Weights) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(weights, sep="/")
-
-
 def window_class_scores(module, variables, windows: jax.Array, classes: jax.Array, threshold: jax.Array) -> jax.Array:
     """uint8 windows [b h w 3], classes [c d], threshold [] -> float32 [b h w c]: what `window_scores` and its table
     make of one word a class."""
     h, w = windows.shape[1:3]
     patch = module.image.patch_size
     grid = h // patch, w // patch
-    images = normalize(windows)[:, : grid[0] * patch, : grid[1] * patch]
-    features = module.apply(variables, images, method="encode_image")
-    segments = unit(module.apply(variables, features.segments, method="project_image"))  # [b g d]
-    pooled = unit(module.apply(variables, features.pooled, method="project_image"))  # [b d]
-    scale = module.apply(variables, method="logit_scale").astype(jnp.float32)
+    assignments, segments, pooled, scale = encode_windows(module, variables, normalize(windows))
     table = class_table(segments, pooled, scale, classes, threshold)
-    groups = group_map(features.assignments, grid, (h, w))
+    groups = group_map(assignments, grid, (h, w))
     return einsum("bhwg,bgc->bhwc", jax.nn.one_hot(groups, segments.shape[1]), table)
 
 

@@ -68,8 +68,8 @@ def segmenter_pairs(model: Model, call: Call) -> Pairs:
         for output, first, threshold in (("segmenter", 0, None), ("segmenter with background", 1, THRESHOLD)):
             words = [[]] * first + [[str(i)] for i in range(first, c)]
             queries = make_queries(lambda _: classes[first:], words, ["{}"], threshold)  # noqa: B023
-            windows = [jax.device_get(score(model.variables, window[None], queries)) for window in part]
-            ours = [np.einsum("hgw,gc->hwc", each.members[0], each.table[0, :, :c], optimize=True) for each in windows]
+            seen = [jax.device_get(score(model.variables, window[None], queries)) for window in part]
+            ours = [np.einsum("hgw,gc->hwc", each.members[0], each.table[0, :, :c], optimize=True) for each in seen]
             yield output, call(part, classes, queries.threshold), np.stack(ours)
 
 

@@ -10,7 +10,7 @@ import safetensors
 from ml_collections import ConfigDict
 
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals.windows import Geometry
+from groupvit_jax.evals.windows import SIDES, Geometry
 from groupvit_jax.interop import extras, huggingface, nvlabs, sizes, torch_files
 from groupvit_jax.interop.torch_tensors import Tensor
 from groupvit_jax.models import two_towers
@@ -88,7 +88,7 @@ def assemble(raw: Raw, state: dict[str, np.ndarray], heads: tuple[int | None, in
     ignored = sorted(f"{name} {list(x.shape)}" for name, x in state.items() if name not in names)
     used = {name: x for name, x in state.items() if name in names}
     variables = huggingface.from_state_dict(used, model, multi_label)
-    geometry = {name: getattr(Geometry, name) for name in ("size", "long", "window", "stride")}
+    geometry = {name: getattr(Geometry, name) for name in SIDES}
     config = ConfigDict({"model": model, "data": {"prompts": 3 * multi_label},
                          "eval": {"every": 0, "tasks": ("voc",), "data_root": "", "batch": 0, **geometry}})
     step, metrics = 0, {}
@@ -104,11 +104,11 @@ def resized(weights: Weights, image_size: int) -> Weights:
     if image_size % image.patch_size:
         raise InputError(f"--image_size={image_size} is not a multiple of the patches of {image.patch_size} pixels")
     old, new = image.image_size // image.patch_size, image_size // image.patch_size
-    variables, config = extras.flat(weights.variables), ConfigDict(weights.config.to_dict())
+    variables, config = huggingface.flat(weights.variables), ConfigDict(weights.config.to_dict())
     name = "params/image/positions"
     variables[name] = np.asarray(resize_positions(variables[name], (old, old), (new, new)))
     config.model.image.image_size = image_size
-    return weights._replace(config=config, variables=extras.unflat(variables))
+    return weights._replace(config=config, variables=huggingface.unflat(variables))
 
 
 def read_folder(folder: pathlib.Path) -> Raw:

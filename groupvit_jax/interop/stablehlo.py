@@ -20,7 +20,7 @@ import numpy as np
 from jax import export as jax_export
 
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import programs, stablehlo_load
+from groupvit_jax.interop import huggingface, programs, stablehlo_load
 from groupvit_jax.interop.proof import Difference
 from groupvit_jax.interop.proof_programs import compare
 
@@ -31,7 +31,7 @@ WEIGHTS = "weights.npz"
 def export(model: Model, folder: pathlib.Path) -> None:
     """Writes the files named above into `folder`, which exists."""
     model = programs.in_float32(model)
-    made, weights = programs.make(model), programs.flat_weights(model)
+    made, weights = programs.make(model), huggingface.flat(model.variables)
     exported = {name: lower(program, weights) for name, program in made.items()}
     for name, program in exported.items():
         (folder / f"{name}.bin").write_bytes(program.serialize())

@@ -175,7 +175,7 @@ def find(path: str) -> tuple[pathlib.Path, int] | tuple[None, None]:
     return directory, int(place.name) if one else steps[-1]
 
 
-def save_weights(workdir: str | os.PathLike, loaded: Loaded) -> None:
+def save_weights(workdir: str | os.PathLike, loaded: Loaded | reading.Weights) -> None:
     """A checkpoint of weights that were not trained here: without an optimizer, so that no training goes on from it."""
     with ocp.CheckpointManager(folder(workdir)) as manager:
         meta = {"config": to_json(loaded.config), "metrics": loaded.metrics, "imported": True}

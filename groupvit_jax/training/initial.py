@@ -1,7 +1,6 @@
 """Going on from given weights: a fresh state takes over what `config.init_from` names."""
 
 import contextlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +49,7 @@ def start(state: State, config: ConfigDict) -> State:
     path, parts = config.init_from.path, tuple(config.init_from.parts)
     with of_source():
         source = checkpoint.load(path)
-    found = adapt(flat(jax.device_get(source.variables)), source.config.model, config.model)
+    found = adapt(huggingface.flat(jax.device_get(source.variables)), source.config.model, config.model)
     ours = traverse_util.flatten_dict(state.variables, sep="/")
     wanted = {name for name in ours if part_of(name) in parts}
     spare = {name for name in found if part_of(name) in parts} - wanted
@@ -65,13 +64,8 @@ def start(state: State, config: ConfigDict) -> State:
                          f"sizes, or leave {part_of(spare[0])!r} out of config.init_from.parts")
     taken = {name: x for name, x in found.items() if name in wanted}
     logging.info("%d of %d tensors from %s (step %d): %s", len(taken), len(ours), path, source.step, ", ".join(parts))
-    variables = traverse_util.unflatten_dict(
-        {name: put(taken[name], x) if name in taken else x for name, x in ours.items()}, sep="/")
+    variables = huggingface.unflat({name: put(taken[name], x) if name in taken else x for name, x in ours.items()})
     return state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
-
-
-def flat(variables: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x, np.float32) for name, x in traverse_util.flatten_dict(variables, sep="/").items()}
 
 
 def part_of(name: str) -> str:

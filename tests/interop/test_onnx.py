@@ -9,7 +9,6 @@ import port
 import pytest
 import tiny_run
 
-import groupvit_jax as gv
 from configs import base
 from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.errors import InputError
@@ -18,16 +17,6 @@ from groupvit_jax.interop import onnx as interop_onnx
 from groupvit_jax.interop.proof_programs import blocks
 
 OUTPUTS = ["image_encoder", "text_encoder", "segmenter", "segmenter with background"]
-
-
-def tiny_model(folder, **more):
-    tiny_run.save(folder, tiny_run.config(**more))
-    return gv.load(str(folder))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("run"), **tiny_run.TWO_STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +74,7 @@ def test_the_programs_together_segment_as_the_model_does(model, sessions, backgr
 def test_differences_of_both_kinds_of_models_are_of_rounding(model, folder, tmp_path):
     """The segmenter's batches have 2 and 20 classes."""
     (one_stage := tmp_path / "programs").mkdir()
-    other = tiny_model(tmp_path / "run", model__dtype="bfloat16")
+    other = tiny_run.load(tmp_path / "run", model__dtype="bfloat16")
     interop_onnx.export(other, one_stage)
     for found in (interop_onnx.differences(model, folder), interop_onnx.differences(other, one_stage)):
         assert [each.output for each in found] == OUTPUTS

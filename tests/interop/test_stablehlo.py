@@ -17,22 +17,12 @@ from configs import base
 from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.evals.prompts import make_queries
 from groupvit_jax.inference import Model
+from groupvit_jax.interop import huggingface, stablehlo, stablehlo_load
 from groupvit_jax.interop import programs as made
-from groupvit_jax.interop import stablehlo, stablehlo_load
 from groupvit_jax.interop.proof_programs import blocks, compare
 
 FILES = ["image_encoder.bin", "load.py", "manifest.json", "segmenter.bin", "text_encoder.bin", "weights.npz"]
 BATCHES = (1, 3, 7)
-
-
-def tiny_model(folder, **more):
-    tiny_run.save(folder, tiny_run.config(**more))
-    return gv.load(str(folder))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("run"), **tiny_run.TWO_STAGES)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +126,7 @@ def test_the_loader_needs_nothing_of_this_package(model, folder, tmp_path):
 @pytest.mark.parametrize("value, least", [(3.0, 1e-3), (np.nan, np.inf)])
 def test_a_weight_that_was_not_carried_over_shows_as_a_difference(model, value, least):
     def encode(tokens):
-        weights = made.flat_weights(model)
+        weights = huggingface.flat(model.variables)
         weights["params/text_projector/fc2/bias"] = weights["params/text_projector/fc2/bias"] + value
         return made.make(model)["text_encoder"].call(weights, tokens)
 
@@ -145,7 +135,7 @@ def test_a_weight_that_was_not_carried_over_shows_as_a_difference(model, value, 
 
 
 def test_a_one_stage_model_trained_in_bfloat16_is_exported_in_float32(tmp_path):
-    model = tiny_model(tmp_path / "run", model__dtype="bfloat16")
+    model = tiny_run.load(tmp_path / "run", model__dtype="bfloat16")
     (folder := tmp_path / "programs").mkdir()
     stablehlo.export(model, folder)
     found = stablehlo.differences(model, folder)
