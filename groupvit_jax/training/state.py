@@ -34,7 +34,7 @@ def init_variables(model: TwoTowers, key: jax.Array) -> dict[str, Any]:
 
 def abstract_variables(model: TwoTowers) -> dict[str, Any]:
     """Shapes and dtypes of `State.variables`."""
-    return parallel.unbox(jax.eval_shape(lambda key: init_variables(model, key), jax.random.key(0)))
+    return parallel.unbox(jax.eval_shape(lambda: init_variables(model, jax.random.key(0))))
 
 
 def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> State:
@@ -46,7 +46,7 @@ def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> 
 
 def abstract(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """Shapes, dtypes and shardings of the state: what a restore, or a compilation without arrays, needs."""
-    boxed = jax.eval_shape(lambda key: init(model, tx, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda: init(model, tx, jax.random.key(0)))
     return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
                         parallel.unbox(boxed), parallel.shardings_of(boxed, mesh))
 

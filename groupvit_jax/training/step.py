@@ -4,9 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from groupvit_jax import parallel
+from groupvit_jax.data.packing import Packed, rows_of
+from groupvit_jax.data.pipeline import group_size
 from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training.augment import augment
 from groupvit_jax.training.loss import contrastive
@@ -50,3 +53,14 @@ def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: o
     shardings = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(step, donate_argnums=0, in_shardings=(shardings, parallel.batch_sharding(mesh)),
                    out_shardings=(shardings, parallel.replicated(mesh)))
+
+
+def abstract_batch(config, model: TwoTowers, mesh: jax.sharding.Mesh) -> Batch:
+    """Shapes, dtypes and shardings of the global batches of `config.data`: what a compilation without data needs."""
+    b, side, texts, length = config.batch, model.image.image_size, 1 + config.prompts, model.text.length
+    group = group_size(config)
+    rows = (b // group, rows_of(config, group), config.pack_length) if config.packing else (b, texts, length)
+    struct = lambda *shape, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
+        shape, dtype, sharding=parallel.batch_sharding(mesh))
+    text = Packed(*[struct(*rows)] * 3, struct(b // group, group, texts, 2)) if config.packing else struct(*rows)
+    return {"image": struct(b, side, side, 3, dtype=jnp.uint8), "text": text}
