@@ -90,6 +90,7 @@ def get_config() -> ConfigDict:
     train.steps = 0  # > 0: this many steps, whatever epochs says
     train.warmup_epochs = 2.0
     train.warmup_steps = 0  # > 0: this many, whatever warmup_epochs says
+    train.microbatches = 1  # parts of a batch whose activations are in memory in turn; changes memory and time only
     train.log_every = 50  # steps
 
     config.checkpoint = ConfigDict()

@@ -89,8 +89,9 @@ def ways(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1) -> None:
-    """Raises InputError when a global batch in groups of so many pictures does not divide over the mesh."""
+def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1, microbatches: int = 1) -> None:
+    """Raises InputError when a global batch in groups of so many pictures does not divide over the mesh, or its
+    micro-batches do not."""
     parts = ways(mesh)
     if batch < 1 or batch % parts:
         raise InputError(f"config.data.batch={batch} is not divisible by the {parts} devices it is split over "
@@ -98,6 +99,10 @@ def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1) -> None:
     if batch // group % parts:
         raise InputError(f"config.data.batch={batch} in groups of {group} makes {batch // group} groups, which do not "
                          f"divide over {parts} devices: set config.data.group={math.gcd(batch // parts, group)}")
+    groups = batch // group // parts  # of a device
+    if microbatches < 1 or groups % microbatches:
+        raise InputError(f"config.train.microbatches={microbatches} does not divide the {groups} groups of pictures of "
+                         f"a device: take a divisor, or a smaller config.data.group than {group}")
 
 
 @functools.cache

@@ -61,7 +61,17 @@ class Run:
         self.tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
         with parallel.use(mesh):
             self.state = states.create(self.model, self.tx, mesh, config.seed)
-            self.step = steps.compile_step(self.model, self.tx, schedule, config.augment, config.seed, self.state, mesh)
+            self.step = steps.compile_step(self.model, self.tx, schedule, config, self.state, mesh)
+
+    @staticmethod
+    def abstract(config: ConfigDict, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
+        """The compiled step, without a state or a batch."""
+        model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
+        tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
+        with parallel.use(mesh):
+            state = states.abstract(model, tx, mesh)
+            step = steps.compile_step(model, tx, schedule, config, state, mesh)
+            return step.lower(state, steps.abstract_batch(config.data, model, mesh)).compile()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
         with parallel.use(self.mesh):

@@ -73,8 +73,9 @@ class GroupingBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, tokens: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """x [b n c], tokens [b m c] -> segments [b g c] and the soft assignment, float32 [b g n]."""
+    def __call__(self, x: jax.Array, tokens: jax.Array, keys: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """x [b n c], tokens [b m c] -> segments [b g c] and the soft assignment, float32 [b g n]; `keys` [b]: of the
+        noise on the assignment, when training."""
         c = x.shape[-1]
         tokens, x = layer_norm(self.dtype, "norm_tokens")(tokens), layer_norm(self.dtype, "norm_x")(x)
         tokens = TokenMlp(self.groups, c // 2, self.inits, self.dtype, name="token_mlp")(tokens)
@@ -87,8 +88,8 @@ class GroupingBlock(nn.Module):
         logits = jnp.einsum("bgc,bnc->bgn", q, k, precision=precision, preferred_element_type=jnp.float32)
         logits = logits * (self.assignment_gain * c**-0.5)
         soft = jax.nn.softmax(logits, axis=-2)  # over groups
-        if train:
-            logits = logits + jax.random.gumbel(self.make_rng("gumbel"), logits.shape, logits.dtype)
+        if keys is not None:
+            logits = logits + jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:]))(keys)
         weights = hard_assignment(logits)
         # An average whose divisor is one too large: an empty group then gets zero, and the gradient stays bounded
         # (with 1e-10 in its place training was seen to diverge). Its gradient is wanted: no stop_gradient here.

@@ -1,6 +1,7 @@
 """The image tower: patches in, segments out (the paper, section 3.1, figure 2)."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import numpy as np
 
 from groupvit_jax.data.images import MEAN, STD
 from groupvit_jax.models.grouping import GroupingBlock, TokenMlp
-from groupvit_jax.models.layers import Block, Inits, dense, exact_gelu, layer_norm, truncated_normal
+from groupvit_jax.models.layers import Block, Inits, dense, exact_gelu, fold, layer_norm, truncated_normal
 
 PUBLISHED_WIDTH = 384
 
@@ -56,8 +57,11 @@ class ImageTower(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> ImageFeatures:
-        """Normalised float images [b h w 3], h and w multiples of the patch -> ImageFeatures."""
+    def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> ImageFeatures:
+        """Normalised float images [b h w 3], h and w multiples of the patch -> ImageFeatures. With keys [b] it trains:
+        they are of each image's drop-path and Gumbel noise."""
+        numbers = itertools.count()
+        of_next = lambda: None if keys is None else fold(keys, next(numbers))  # noqa: E731
         inits = Inits(*[truncated_normal(self.init_std * (PUBLISHED_WIDTH / self.width) ** 0.5)] * 4)
         rates = iter(np.linspace(0.0, self.drop_path, sum(self.depths)).tolist())
         x, previous, assignments = self.embed(images, inits), None, []
@@ -68,11 +72,12 @@ class ImageTower(nn.Module):
                 x = jnp.concatenate([x, tokens], axis=1)  # [b n+m c]
             for i in range(depth):
                 x = Block(self.heads, self.mlp_ratio, exact_gelu, inits, False, next(rates), self.dtype,
-                          name=f"stage{s}_block{i}")(x, train)
+                          name=f"stage{s}_block{i}")(x, of_next())
             if tokens is not None:
                 x, previous = x[:, :n], x[:, n:]
                 x, soft = GroupingBlock(groups, self.heads, self.mlp_ratio, inits, self.assignment_gain,
-                                        self.residual_gain, self.dtype, name=f"stage{s}_grouping")(x, previous, train)
+                                        self.residual_gain, self.dtype, name=f"stage{s}_grouping")(
+                                            x, previous, of_next())
                 assignments.append(soft)
         segments = layer_norm(self.dtype, "norm")(x)  # [b g c]
         return ImageFeatures(segments.mean(axis=1), segments, tuple(assignments))

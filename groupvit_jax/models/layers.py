@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Initializer = Callable[..., jax.Array]
+LANES = 128  # of a TPU's vector register: arrays occupy multiples of it along their last axis
 
 
 class Inits(NamedTuple):
@@ -33,8 +34,10 @@ def truncated_normal(std: float) -> Initializer:
 
 
 def exact_gelu(x: jax.Array) -> jax.Array:
-    """GELU by the error function; `jax.nn.gelu` alone is the tanh approximation."""
-    return jax.nn.gelu(x, approximate=False)
+    """GELU by the error function, as PyTorch writes it. `jax.nn.gelu` is the tanh approximation, and where it is not,
+    takes erfc, which costs twice as much as erf and is better only where GELU is nearly 0."""
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1.0 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -51,6 +54,7 @@ def unit(x: jax.Array) -> jax.Array:
 class Dense(nn.Module):
     """A linear map with bias over the last `inputs` axes; `axes` names the axes of its kernel, inputs first.
 
+    With `several`, the first axis of `features` is of as many maps, applied one by one: the result is a tuple.
     (`nn.DenseGeneral` draws its weights in a flattened shape, which the named axes of a kernel of rank 4 do not fit.)
     """
 
@@ -59,9 +63,10 @@ class Dense(nn.Module):
     init: Initializer
     inputs: int = 1
     dtype: Any = jnp.float32
+    several: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
         shape = x.shape[-self.inputs:] + self.features
         kernel = self.param("kernel", nn.with_logical_partitioning(self.init, self.axes), shape)
         bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs:]),
@@ -73,14 +78,17 @@ class Dense(nn.Module):
                         for y, axes in ((kernel, self.axes), (bias, self.axes[self.inputs:])))
         # float32 means float32: TPUs multiply with bfloat16 inputs, GPUs with TF32, unless told otherwise.
         precision = jax.lax.Precision.HIGHEST if self.dtype == jnp.float32 else None
-        return jnp.tensordot(x, kernel, self.inputs, precision=precision) + bias
+        apply = lambda kernel, bias: jnp.tensordot(x, kernel, self.inputs, precision=precision) + bias  # noqa: E731
+        if self.several:
+            return tuple(apply(kernel[..., i, :, :], bias[i]) for i in range(len(bias)))
+        return apply(kernel, bias)
 
 
 def dense(features: int | tuple[int, ...], axes: tuple[str, ...], init: Initializer, dtype: Any, *,
-          inputs: int = 1, name: str | None = None) -> Dense:
+          inputs: int = 1, several: bool = False, name: str | None = None) -> Dense:
     """`Dense` in one line: features may be a number."""
     features = features if isinstance(features, tuple) else (features,)
-    return Dense(features, axes, init, inputs, dtype, name=name)
+    return Dense(features, axes, init, inputs, dtype, several, name=name)
 
 
 def layer_norm(dtype: Any, name: str | None = None) -> nn.LayerNorm:
@@ -113,17 +121,44 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Any = None) -> jax.Ar
     Heads come before tokens in the products: XLA for CPUs copies the logits three times for
     `jax.nn.dot_product_attention`, which made that half of the image tower's time.
     """
-    precision = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
     q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))  # [b h . d]
+    if mask is None and q.shape[2] > LANES:
+        y = jax.lax.platform_dependent(q, k, v, tpu=attend_in_parts, default=attend_whole)
+    else:
+        y = attend_whole(q, k, v, mask)
+    return y.swapaxes(1, 2)
+
+
+def attend_whole(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Attention of scaled queries: q [b h m d], k and v [b h n d], mask bool [... m n] -> [b h m d]."""
+    precision = jax.lax.Precision.HIGHEST if q.dtype == jnp.float32 else None
     logits = jnp.einsum("bhmd,bhnd->bhmn", q, k, precision=precision, preferred_element_type=jnp.float32)
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits).astype(v.dtype)
-    return jnp.einsum("bhmn,bhnd->bhmd", weights, v, precision=precision).swapaxes(1, 2)
+    return jnp.einsum("bhmn,bhnd->bhmd", weights, v, precision=precision)
+
+
+def attend_in_parts(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The same without a mask, for TPUs: queries and heads in parts, the logits computed again for the gradient.
+
+    The compiler lays the logits out with queries along the 128 lanes, where 260 occupy three rows as 384 would: 256
+    and 4 are three quarters of that. Half of the heads at a time, the logits of 64 images stay in the chip's vector
+    memory. README, "Compiled for pods", has what else was tried.
+    """
+    whole = q.shape[2] // LANES * LANES
+    queries = [q] if q.shape[2] - whole > LANES // 8 else [q[:, :, :whole], q[:, :, whole:]]
+    half = (q.shape[1] + 1) // 2
+    part = jax.checkpoint(attend_whole)
+    return jnp.concatenate([
+        jnp.concatenate([part(q[:, heads], k[:, heads], v[:, heads]) for heads in (slice(half), slice(half, None))
+                         if q[:, heads].size], axis=1)
+        for q in queries if q.size], axis=2)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention. Queries, keys and values have one array of weights; they are projected one by one, as
+    taking one result apart, and together again for its gradient, costs more than a larger product gains."""
 
     heads: int
     inits: Inits
@@ -134,8 +169,8 @@ class Attention(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:  # [b n c], [b 1 n n]
         c = x.shape[-1]
         shape = (3, self.heads, c // self.heads)
-        qkv = dense(shape, ("embed", "qkv", "heads", "head_dim"), self.inits.attention_in, self.dtype, name="qkv")(x)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # each [b n h d]
+        q, k, v = dense(shape, ("embed", "qkv", "heads", "head_dim"), self.inits.attention_in, self.dtype, several=True,
+                        name="qkv")(x)  # each [b n h d]
         if self.causal:
             order = np.tri(x.shape[1], dtype=bool)
             mask = order if mask is None else mask & order
@@ -144,17 +179,19 @@ class Attention(nn.Module):
                      name="out")(x)  # [b n c]
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples and scales the rest up to keep the mean."""
+def fold(keys: jax.Array, number: int) -> jax.Array:
+    """Another key for each of keys [b]. Every sample has its own, so that what is drawn for it does not depend on which
+    others it is computed with: on how a batch is split, over devices or in time."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
-    rate: float
 
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        if not train or self.rate == 0.0:
-            return x
-        keep = jax.random.bernoulli(self.make_rng("drop_path"), 1.0 - self.rate, (x.shape[0],) + (1,) * (x.ndim - 1))
-        return jnp.where(keep, x / (1.0 - self.rate), 0.0).astype(x.dtype)
+def drop_path(x: jax.Array, rate: float, keys: jax.Array | None) -> jax.Array:
+    """Stochastic depth: drops a residual branch x [b n c] for whole samples and scales the rest up to keep the mean;
+    keys [b], or None when not training."""
+    if keys is None or rate == 0.0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(keys)  # [b]
+    return jnp.where(keep[:, None, None], x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -169,14 +206,15 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """[b n c] -> [b n c]; `mask` bool [b 1 n n]: who (n) sees whom (n), in a causal block only what lies before."""
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None, mask: jax.Array | None = None) -> jax.Array:
+        """[b n c] -> [b n c]; `keys` [b]: of drop-path, when training; `mask` bool [b 1 n n]: who (n) sees whom (n), in
+        a causal block only what lies before."""
         c = x.shape[-1]
-        drop = DropPath(self.drop_path, name="drop_path")
+        first, second = (None, None) if keys is None else (fold(keys, 0), fold(keys, 1))
         y = Attention(self.heads, self.inits, self.causal, self.dtype, name="attention")(
             layer_norm(self.dtype, "norm1")(x), mask)
-        x = x + drop(y, train)
+        x = x + drop_path(y, self.drop_path, first)
         y = Mlp(int(self.mlp_ratio * c), c, self.act, self.inits, self.dtype, name="mlp")(
             layer_norm(self.dtype, "norm2")(x))
-        x = x + drop(y, train)
+        x = x + drop_path(y, self.drop_path, second)
         return nn.with_logical_constraint(x, ("batch", "length", "activation"))

@@ -27,7 +27,7 @@ class TextTower(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, text: jax.Array | Packed, train: bool = False) -> jax.Array:
+    def __call__(self, text: jax.Array | Packed) -> jax.Array:
         """int32 tokens [b l], l up to `length`, or texts packed in rows -> [b c], or of packed texts [G n c]."""
         # Initial deviations are CLIP's (its `initialize_parameters`).
         inits = Inits(normal(self.width**-0.5), normal(self.width**-0.5 * (2 * self.depth) ** -0.5),
@@ -45,7 +45,8 @@ class TextTower(nn.Module):
         x = (embed(tokens) + table[positions]).astype(self.dtype)  # [b l c]
         x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
         for i in range(self.depth):
-            x = Block(self.heads, 4, quick_gelu, inits, True, 0.0, self.dtype, name=f"block{i}")(x, train, same_text)
+            x = Block(self.heads, 4, quick_gelu, inits, True, 0.0, self.dtype, name=f"block{i}")(
+                x, mask=same_text)
         # Attention is causal and positions are independent after it: take the one feature, then the norm.
         x = at_places(x, text.places) if isinstance(text, Packed) else at_end(x, tokens)
         return layer_norm(self.dtype, "norm")(x)

@@ -1,7 +1,7 @@
 """GroupViT whole: image tower, text tower, the projectors into their common space, the learned logit scales."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,21 +20,30 @@ torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 class Projector(nn.Module):
     """Linear, BatchNorm, ReLU, linear. The statistics are those of the global batch: under `jax.jit` on a sharded
-    batch the mean is taken over all of it, which is what others call SyncBN. Always float32."""
+    batch the mean is taken over all of it, which is what others call SyncBN. They and the result are float32."""
 
     hidden: int
     features: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:  # [... c] -> [... d]
-        rows = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-        y = dense(self.hidden, ("embed", "hidden"), torch_default, jnp.float32, name="fc1")(rows)
+        y = dense(self.hidden, ("embed", "hidden"), torch_default, self.dtype, name="fc1")(x.reshape(-1, x.shape[-1]))
         y = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="norm",
-                         use_fast_variance=False,
+                         use_fast_variance=False, dtype=jnp.float32,
                          scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("hidden",)),
                          bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("hidden",)))(y)
-        y = dense(self.features, ("hidden", "projection"), torch_default, jnp.float32, name="fc2")(nn.relu(y))
-        return y.reshape(*x.shape[:-1], self.features)
+        y = dense(self.features, ("hidden", "projection"), torch_default, self.dtype, name="fc2")(nn.relu(y))
+        return y.reshape(*x.shape[:-1], self.features).astype(jnp.float32)
+
+
+class Features(NamedTuple):
+    """What the towers make of a batch: `image` [b c], `texts` [b t c], `assignments`: a soft float32 [b g n] per
+    grouping."""
+
+    image: jax.Array
+    texts: jax.Array
+    assignments: tuple[jax.Array, ...]
 
 
 class TwoTowers(nn.Module):
@@ -52,17 +61,18 @@ class TwoTowers(nn.Module):
         if self.multi_label:
             self.multi_label_scale = self.param("multi_label_scale", init, ())
 
-    def encode_image(self, images: jax.Array, train: bool = False) -> ImageFeatures:
-        """Normalised float images [b h w 3] -> pooled [b c], segments [b g c], soft assignments per stage [b g n]."""
-        return self.image(images, train)
+    def encode_image(self, images: jax.Array, keys: jax.Array | None = None) -> ImageFeatures:
+        """Normalised float images [b h w 3] -> pooled [b c], segments [b g c], soft assignments per stage [b g n];
+        keys [b] when training."""
+        return self.image(images, keys)
 
-    def encode_text(self, text: jax.Array | Packed, train: bool = False) -> jax.Array:
+    def encode_text(self, text: jax.Array | Packed) -> jax.Array:
         """int32 tokens [b t l], or the same texts packed -> [b t c]."""
         if isinstance(text, Packed):
             groups, g, t, _ = text.places.shape
-            return self.text(text, train).reshape(groups * g, t, -1)
+            return self.text(text).reshape(groups * g, t, -1)
         b, t, n = text.shape
-        return self.text(text.reshape(b * t, n), train).reshape(b, t, -1)
+        return self.text(text.reshape(b * t, n)).reshape(b, t, -1)
 
     def project_image(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Image or segment features [... c] -> common space [... d], not normalised."""
@@ -80,13 +90,22 @@ class TwoTowers(nn.Module):
         """The multi-label loss's factor, at most 100."""
         return jnp.minimum(jnp.exp(self.multi_label_scale), MAX_LOGIT_SCALE)
 
-    def __call__(self, images: jax.Array, text: jax.Array | Packed, train: bool = False) -> dict[str, Any]:
-        """Everything a loss needs: `image` [b d], `texts` [b t d] (not normalised), the scales, the assignments."""
-        features = self.encode_image(images, train)
-        out = {"image": self.project_image(features.pooled, train),
-               "texts": self.project_text(self.encode_text(text, train), train),
-               "scale": self.logit_scale(), "assignments": features.assignments}
+    def encode(self, images: jax.Array, text: jax.Array | Packed, keys: jax.Array | None = None) -> Features:
+        """Both towers; each image and text is encoded by itself."""
+        features = self.encode_image(images, keys)
+        return Features(features.pooled, self.encode_text(text), features.assignments)
+
+    def project(self, image: jax.Array, texts: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """Features [b c] and [b t c] of the whole batch -> everything a loss needs: `image` [b d], `texts` [b t d] (not
+        normalised) and the scales."""
+        out = {"image": self.project_image(image, train), "texts": self.project_text(texts, train),
+               "scale": self.logit_scale()}
         return out | ({"multi_label_scale": self.multi_label_logit_scale()} if self.multi_label else {})
+
+    def __call__(self, images: jax.Array, text: jax.Array | Packed) -> dict[str, Any]:
+        """What a loss needs, and `assignments`, not training."""
+        features = self.encode(images, text)
+        return self.project(features.image, features.texts) | {"assignments": features.assignments}
 
 
 def build(config, multi_label: bool) -> TwoTowers:
@@ -101,7 +120,7 @@ def build(config, multi_label: bool) -> TwoTowers:
     for name in ("depths", "group_tokens", "output_groups"):
         image[name] = tuple(image[name])
     check_sizes(image, text)
-    projector = Projector(**config.projector)
+    projector = Projector(**config.projector, dtype=dtype)
     return TwoTowers(ImageTower(**image, dtype=dtype), TextTower(**text, dtype=dtype), projector,
                      projector.copy(), multi_label)
 

@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     pipeline.check(config)
     initial.check(config, workdir)
     mesh = parallel.create_mesh(config.mesh)
-    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
+    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data), config.train.microbatches)
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
     opened = sources.open_sources(config.data)
     pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if position >= lengths.steps:
             logging.info("%s is complete; raise config.train.steps or epochs to train on", workdir)
             return checkpoints.meta(position)["metrics"]
-        step = steps.compile_step(model, tx, schedule, config.augment, config.seed, state, mesh)
+        step = steps.compile_step(model, tx, schedule, config, state, mesh)
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))

@@ -1,10 +1,20 @@
-"""The two contrastive losses (the paper, section 3.2), on global arrays: under `jax.jit` with a sharded batch the
-compiler gathers the embeddings, so that every image is compared with every text of the global batch."""
+"""The two contrastive losses (the paper, section 3.2), on global arrays: every image is compared with every text of the
+global batch, wherever they lie.
 
+Of the similarities only their sums over a row and over a column are wanted. So the texts stay where they are, the
+images (fewer, as each has several texts) are gathered, and each device compares all images with its own texts, some at
+a time: the matrix of similarities exists nowhere.
+"""
+
+import functools
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from groupvit_jax.models.layers import unit
+
+BLOCK = 1 << 24  # similarities that a device holds at a time; 64 MB
 
 
 def similarity(image: jax.Array, text: jax.Array) -> jax.Array:
@@ -12,41 +22,86 @@ def similarity(image: jax.Array, text: jax.Array) -> jax.Array:
     return jnp.matmul(unit(image), unit(text).T, precision=jax.lax.Precision.HIGHEST)
 
 
-def caption_loss(image: jax.Array, text: jax.Array, scale: jax.Array) -> jax.Array:
+def log_sums(image: jax.Array, text: jax.Array, scale: jax.Array, parts: int = 1,
+             block: int = BLOCK) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What the logits `scale * similarity(image, text)` come to.
+
+    Args:
+      image, text: [b d], [t d].
+      parts: devices over which texts are split, a divisor of t.
+      block: logits a device holds at a time, if its texts divide so; the result does not depend on it.
+    Returns: log-sum-exp over texts [b], over images [t], and each image's nearest text [b].
+    """
+    (b, d), t = image.shape, len(text)
+    rows = t // parts
+    chunks = next(n for n in range(1, rows + 1) if rows % n == 0 and (rows // n * b <= block or n == rows))
+    # Every chunks-th text is in the same chunk.
+    place = lambda x: nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))  # noqa: E731
+    numbers = place(jnp.arange(t).reshape(parts, rows // chunks, chunks).swapaxes(1, 2))  # [parts chunks rows]
+    texts = place(text.reshape(parts, rows // chunks, chunks, d).swapaxes(1, 2))
+    images = place(jnp.broadcast_to(image, (parts, b, d)))  # a copy for each device, whose gradients it adds up
+
+    def compare(images, so_far, chunk):
+        of_images, best, nearest = so_far  # [b] each
+        texts, numbers = chunk
+        logits = scale * similarity(texts, images)  # [rows b]
+        first = logits.argmax(axis=0)
+        closer = logits.max(axis=0) > best
+        so_far = (jnp.logaddexp(of_images, jax.nn.logsumexp(logits, axis=0)),
+                  jnp.where(closer, logits.max(axis=0), best), jnp.where(closer, numbers[first], nearest))
+        return so_far, jax.nn.logsumexp(logits, axis=1)
+
+    if chunks > 1:
+        compare = jax.checkpoint(compare)
+    nothing = jnp.full(b, jnp.finfo(jnp.float32).min)
+    none = (nothing, nothing, jnp.zeros(b, numbers.dtype))
+    each = jax.vmap(lambda images, texts, numbers: jax.lax.scan(
+        functools.partial(compare, images), none, (texts, numbers), unroll=chunks == 1))
+    (of_images, best, nearest), of_texts = each(images, texts, numbers)  # [parts b], [parts chunks rows]
+    nearest = jnp.take_along_axis(nearest, best.argmax(axis=0)[None], axis=0)[0]
+    return jax.nn.logsumexp(of_images, axis=0), of_texts.swapaxes(1, 2).reshape(t), nearest
+
+
+def contrast(image: jax.Array, texts: jax.Array, scale: jax.Array, **how) -> tuple[jax.Array, jax.Array]:
+    """Images [b d] against all texts [b k d] with target 1/k on their own k, each text against all images: the mean of
+    the two cross-entropies, and each image's nearest text, [b]. `how`: see `log_sums`."""
+    b, k, d = texts.shape
+    of_images, of_texts, nearest = log_sums(image, texts.reshape(b * k, d), scale, **how)
+    own = scale * jnp.sum(unit(image)[:, None] * unit(texts), axis=-1)  # [b k]
+    return 0.5 * (of_images.mean() + of_texts.mean()) - own.mean(), nearest
+
+
+def caption_loss(image: jax.Array, text: jax.Array, scale: jax.Array, **how) -> jax.Array:
     """Mean of the image-to-text and text-to-image cross-entropies; image [b d], text [b d], row i belongs to row i."""
-    logits = scale * similarity(image, text)  # [b b]
-    to_text = jnp.diagonal(jax.nn.log_softmax(logits, axis=1))
-    to_image = jnp.diagonal(jax.nn.log_softmax(logits, axis=0))
-    return -0.5 * (to_text.mean() + to_image.mean())
+    return contrast(image, text[:, None], scale, **how)[0]
 
 
-def multi_label_loss(image: jax.Array, prompts: jax.Array, scale: jax.Array) -> jax.Array:
+def multi_label_loss(image: jax.Array, prompts: jax.Array, scale: jax.Array, **how) -> jax.Array:
     """Image i against all prompts with target 1/K on its own K, each prompt against all images; mean of the two.
 
     image [b d], prompts [b k d].
     """
-    b, k, d = prompts.shape
-    logits = scale * similarity(image, prompts.reshape(b * k, d))  # [b b*k]
-    own = jnp.arange(b)
-    to_prompts = jax.nn.log_softmax(logits, axis=1).reshape(b, b, k)[own, own]  # [b k]
-    to_image = jax.nn.log_softmax(logits, axis=0).reshape(b, b, k)[own, own]
-    return -0.5 * (to_prompts.mean() + to_image.mean())
+    return contrast(image, prompts, scale, **how)[0]
 
 
-def contrastive(outputs: dict) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """`TwoTowers.__call__`'s outputs -> (loss, metrics).
+def contrastive(outputs: dict, **how) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`TwoTowers.project`'s outputs -> (loss, metrics); `how`: see `log_sums`.
 
     Text 0 of an image is its caption; the others are its prompts and enter the multi-label loss, with weight 1.
-    Metrics are float32 scalars: the losses, the logit scale, `accuracy` (share of images that find their caption in
-    the batch) and `groups_used` (mean number of last-stage groups that win at least one token).
+    Metrics are float32 scalars: the losses, the logit scale and `accuracy` (share of images that find their caption in
+    the batch).
     """
     image, captions, prompts = outputs["image"], outputs["texts"][:, 0], outputs["texts"][:, 1:]
-    loss = caption_loss(image, captions, outputs["scale"])
-    winners = outputs["assignments"][-1].argmax(axis=1)  # [b n]
-    used = jax.nn.one_hot(winners, outputs["assignments"][-1].shape[1]).max(axis=1).sum(axis=-1)  # [b]
-    metrics = {"caption_loss": loss, "logit_scale": outputs["scale"], "groups_used": used.mean(),
-               "accuracy": jnp.mean(similarity(image, captions).argmax(axis=1) == jnp.arange(len(image)))}
+    loss, nearest = contrast(image, captions[:, None], outputs["scale"], **how)
+    metrics = {"caption_loss": loss, "logit_scale": outputs["scale"],
+               "accuracy": jnp.mean(nearest == jnp.arange(len(image)))}
     if "multi_label_scale" in outputs:
-        extra = multi_label_loss(image, prompts, outputs["multi_label_scale"])
+        extra = multi_label_loss(image, prompts, outputs["multi_label_scale"], **how)
         loss, metrics["multi_label_loss"] = loss + extra, extra
     return loss, metrics | {"loss": loss}
+
+
+def groups_used(assignment: jax.Array) -> jax.Array:
+    """Assignments [b g n] -> how many groups of each image win at least one token: float32 [b]."""
+    winners = assignment.argmax(axis=1)  # [b n]
+    return jax.nn.one_hot(winners, assignment.shape[1]).max(axis=1).sum(axis=-1)

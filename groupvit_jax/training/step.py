@@ -1,8 +1,10 @@
 """One training step: augment, forward, loss, gradient, update. Compiled once."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,9 +12,10 @@ import optax
 from groupvit_jax import parallel
 from groupvit_jax.data.packing import Packed, rows_of
 from groupvit_jax.data.pipeline import group_size
+from groupvit_jax.models.layers import fold
 from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training.augment import augment
-from groupvit_jax.training.loss import contrastive
+from groupvit_jax.training.loss import contrastive, groups_used
 from groupvit_jax.training.state import State
 
 Batch = dict[str, jax.Array]
@@ -20,35 +23,97 @@ Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
 
 
 def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, flip: float, erase: float,
-               key: jax.Array, state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+               microbatches: int, parts: int, key: jax.Array, state: State,
+               batch: Batch) -> tuple[State, dict[str, jax.Array]]:
     """State and batch ({"image": uint8 [b h w 3], "text": int32 [b t l] or Packed}) -> next state and
     float32 scalar metrics.
 
-    All randomness comes from `key` and the step number, so that a resumed run repeats an undisturbed one.
+    All randomness comes from `key`, the step number and a picture's place in the batch, so that a resumed run repeats
+    an undisturbed one, and neither the devices nor `microbatches` change what is drawn.
     """
-    augment_key, drop_key, gumbel_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    images = augment(augment_key, batch["image"], flip=flip, erase=erase)
+    keys = fold_each(jax.random.fold_in(key, state.step), len(batch["image"]))
 
-    def loss_of(params: Any):
-        outputs, updates = model.apply({"params": params, "batch_stats": state.batch_stats}, images, batch["text"],
-                                       train=True, mutable=["batch_stats"],
-                                       rngs={"drop_path": drop_key, "gumbel": gumbel_key})
-        loss, metrics = contrastive(outputs)
+    def encode(params: Any, batch: Batch, keys: jax.Array):
+        images = augment(fold(keys, 0), batch["image"], flip=flip, erase=erase)
+        features = model.apply({"params": params}, images, batch["text"], fold(keys, 1), method="encode")
+        return (features.image, features.texts), groups_used(features.assignments[-1])
+
+    def loss_of(params: Any, image: jax.Array, texts: jax.Array):
+        outputs, updates = model.apply({"params": params, "batch_stats": state.batch_stats}, image, texts, True,
+                                       method="project", mutable=["batch_stats"])
+        loss, metrics = contrastive(outputs, parts=parts)
         return loss, (metrics, updates["batch_stats"])
 
-    gradient, (metrics, batch_stats) = jax.grad(loss_of, has_aux=True)(state.params)
+    gradient, used, (metrics, batch_stats) = gradients(encode, loss_of, microbatches, state.params, batch, keys)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    metrics |= {"gradient_norm": optax.tree.norm(gradient), "learning_rate": schedule(state.step)}
+    metrics |= {"groups_used": used.mean(), "gradient_norm": optax.tree.norm(gradient),
+                "learning_rate": schedule(state.step)}
     return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
 
 
-def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, config, seed: int,
-                 state: State, mesh: jax.sharding.Mesh) -> Step:
-    """The step as one sharded program whose state is donated. `config` is `config.augment`; `state` may be abstract."""
+def gradients(encode: Callable, loss_of: Callable, microbatches: int, params: Any, *inputs: Any) -> tuple:
+    """The gradient of loss_of(params, *features)[0], with features, aux = encode(params, *inputs); and both auxs.
+
+    With microbatches > 1 only one of so many parts of the batch has its activations in memory, and the result is the
+    same: all parts are encoded, the loss sees the features of the whole batch, and then each part is encoded again to
+    carry back what the loss wants of its features (Gao et al., GradCache, arXiv:2101.06983). Accumulating the parts'
+    own losses would be something else: a contrastive loss has as many negatives as its batch is large.
+    """
+    whole_loss = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)
+    if microbatches == 1:
+        features, pull, used = jax.vjp(lambda params: encode(params, *inputs), params, has_aux=True)
+        (_, aux), (of_loss, *of_features) = whole_loss(params, *features)
+        (of_towers,) = pull(tuple(of_features))
+        return jax.tree.map(jnp.add, of_towers, of_loss), used, aux
+
+    groups = math.gcd(*(len(x) for x in jax.tree.leaves(inputs)))
+    parts = split(inputs, microbatches, groups)
+    features, used = join(jax.lax.map(lambda part: encode(params, *part), parts), groups)
+    (_, aux), (of_loss, *of_features) = whole_loss(params, *features)
+
+    def add(total: Any, part_and_wanted: tuple):
+        part, wanted = part_and_wanted
+        _, pull, _ = jax.vjp(lambda params: encode(params, *part), params, has_aux=True)
+        return jax.tree.map(jnp.add, total, pull(wanted)[0]), None
+
+    gradient, _ = jax.lax.scan(add, of_loss, (parts, split(tuple(of_features), microbatches, groups)))
+    return gradient, used, aux
+
+
+def split(tree: Any, k: int, groups: int) -> Any:
+    """Arrays [n ...], n a multiple of `groups` -> [k n/k ...]. Every k-th group is in the same part, so that each
+    device has its share of every part."""
+    def one(x):
+        x = x.reshape(groups // k, k, len(x) // groups, *x.shape[1:]).swapaxes(0, 1)
+        x = x.reshape(k, -1, *x.shape[3:])
+        return nn.with_logical_constraint(x, (None, "batch", *[None] * (x.ndim - 2)))
+
+    return jax.tree.map(one, tree)
+
+
+def join(tree: Any, groups: int) -> Any:
+    """The reverse of `split`."""
+    def one(x):
+        k, n = x.shape[:2]
+        x = x.reshape(k, groups // k, n * k // groups, *x.shape[2:]).swapaxes(0, 1).reshape(k * n, *x.shape[2:])
+        return nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))
+
+    return jax.tree.map(one, tree)
+
+
+def fold_each(key: jax.Array, n: int) -> jax.Array:
+    """A key for each of n samples: [n]."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
+
+
+def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, config, state: State,
+                 mesh: jax.sharding.Mesh) -> Step:
+    """The step of `config` as one sharded program whose state is donated; `state` may be abstract."""
+    augment, microbatches, parts = config.augment, config.train.microbatches, parallel.ways(mesh)
 
     def step(state: State, batch: Batch):
-        key = jax.random.key(seed)
-        return train_step(model, tx, schedule, config.flip, config.erase, key, state, batch)
+        key = jax.random.key(config.seed)
+        return train_step(model, tx, schedule, augment.flip, augment.erase, microbatches, parts, key, state, batch)
 
     shardings = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(step, donate_argnums=0, in_shardings=(shardings, parallel.batch_sharding(mesh)),

@@ -68,8 +68,7 @@ def test_noise_enters_in_training_only_and_not_the_soft_assignment(made):
     block, variables, x, tokens = made
 
     def run(seed: int | None):
-        rngs = {} if seed is None else {"gumbel": jax.random.key(seed)}
-        return block.apply(variables, x, tokens, train=seed is not None, rngs=rngs)
+        return block.apply(variables, x, tokens, None if seed is None else jax.random.split(jax.random.key(seed), 2))
 
     (quiet, soft), (one, soft_one), (two, _) = run(None), run(1), run(2)
     assert np.abs(one - two).max() > 0.1 and np.abs(one - quiet).max() > 0.1

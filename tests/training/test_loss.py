@@ -1,12 +1,16 @@
 """The contrastive losses against PyTorch's cross-entropy, and the metrics beside them."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 
-from groupvit_jax.training.loss import caption_loss, contrastive, multi_label_loss
+from groupvit_jax import parallel
+from groupvit_jax.training.loss import caption_loss, contrastive, groups_used, log_sums, multi_label_loss, similarity
 
 B, K, D, SCALE = 6, 3, 5, 7.0
 
@@ -69,12 +73,9 @@ def test_a_zero_embedding_gives_a_finite_loss_and_gradient(arrays):
 
 
 def outputs(arrays, multi_label=True):
-    """As the model's: text 0 is the caption; the last stage's three groups share four tokens."""
-    assignment = np.zeros((B, 3, 4), np.float32)
-    assignment[:, 0] = 1  # one group wins all ...
-    assignment[0, [0, 1, 2, 2], [0, 1, 2, 3]] = 2  # ... except for the first image, where each wins some
+    """As the model's: text 0 is the caption."""
     texts = np.concatenate([arrays["text"][:, None], arrays["prompts"]], axis=1)
-    made = {"image": arrays["image"], "texts": texts, "scale": np.float32(SCALE), "assignments": (None, assignment)}
+    made = {"image": arrays["image"], "texts": texts, "scale": np.float32(SCALE)}
     return made | ({"multi_label_scale": np.float32(2 * SCALE)} if multi_label else {})
 
 
@@ -92,10 +93,49 @@ def test_without_the_second_scale_only_the_caption_loss_counts(arrays):
     assert "multi_label_loss" not in metrics
 
 
-def test_metrics_are_the_scale_the_share_of_captions_found_and_the_groups_in_use(arrays):
+def test_metrics_are_the_scale_and_the_share_of_captions_found(arrays):
     arrays["text"] = arrays["image"].copy()
     arrays["text"][[0, 1]] = arrays["image"][[1, 0]]  # two of six images find another's caption
     _, metrics = contrastive(outputs(arrays))
     np.testing.assert_allclose(metrics["accuracy"], 4 / 6, rtol=1e-6)
-    np.testing.assert_allclose(metrics["groups_used"], (3 + 5 * 1) / 6, rtol=1e-6)
     np.testing.assert_allclose(metrics["logit_scale"], SCALE)
+
+
+def test_a_group_is_in_use_that_wins_a_token():
+    assignment = np.zeros((2, 3, 4), np.float32)
+    assignment[:, 0] = 1  # one group wins all ...
+    assignment[0, [0, 1, 2, 2], [0, 1, 2, 3]] = 2  # ... except for the first image, where each wins some
+    np.testing.assert_array_equal(groups_used(assignment), [3, 1])
+
+
+@pytest.mark.parametrize("parts, block", [(1, 1 << 24), (1, 12), (1, 1), (3, 1 << 24), (3, 13), (9, 6)])
+def test_sums_in_parts_and_chunks_are_those_of_the_whole_matrix(arrays, parts, block):
+    image, text = arrays["image"], arrays["prompts"].reshape(B * K, D)
+    weights = np.random.default_rng(3).normal(size=(2, B * K)).astype(np.float32)
+
+    def in_parts(image, text, scale):
+        of_images, of_texts, nearest = log_sums(image, text, scale, parts=parts, block=block)
+        return of_images @ weights[0, :B] + of_texts @ weights[1], (of_images, of_texts, nearest)
+
+    def plain(image, text, scale):
+        logits = scale * similarity(image, text)
+        sums = jax.nn.logsumexp(logits, axis=1), jax.nn.logsumexp(logits, axis=0)
+        return sums[0] @ weights[0, :B] + sums[1] @ weights[1], (*sums, logits.argmax(axis=1))
+
+    ours, theirs = (jax.value_and_grad(f, argnums=(0, 1, 2), has_aux=True)(image, text, 30.0)
+                    for f in (in_parts, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, theirs)
+
+
+@pytest.mark.parametrize("block, largest", [(1 << 24, 64 * 256 // 8), (64 * 8, 64 * 8)])
+def test_no_device_holds_more_logits_than_a_block_of_its_own_texts(block, largest):
+    """In the compiled gradient for 8 devices there is no larger array with a side for all images."""
+    mesh = tiny.mesh(8, 1, 1)
+    image, text = (jax.ShapeDtypeStruct((n, 2), np.float32, sharding=parallel.batch_sharding(mesh)) for n in (64, 256))
+    gradient = jax.grad(lambda image, text: sum(
+        x.sum() for x in log_sums(image, text, 30.0, parts=8, block=block)[:2]), argnums=(0, 1))
+    with parallel.use(mesh):
+        compiled = jax.jit(gradient).lower(image, text).compile().as_text()
+    shapes = [[int(n) for n in shape.split(",")] for shape in re.findall(r"f32\[([\d,]+)\]", compiled)]
+    with_all_images = [np.prod(shape) for shape in shapes if 64 in shape and np.prod(shape) > 64 * 2]
+    assert max(with_all_images) == largest
