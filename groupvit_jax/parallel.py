@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -51,13 +52,15 @@ def cores_as_devices() -> None:
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 16))
 
 
-def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "tensor": 1})) -> jax.sharding.Mesh:
-    """The mesh of `config.mesh` ({data, fsdp, tensor}; one of them may be -1, "the rest") over all devices.
+def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "tensor": 1}),
+                devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh of `config.mesh` ({data, fsdp, tensor}; one of them may be -1, "the rest") over all devices there are,
+    or over `devices`.
 
     Raises InputError when the sizes do not multiply to the number of devices.
     """
     sizes = [config[axis] for axis in MESH_AXES]
-    n = jax.device_count()
+    n = jax.device_count() if devices is None else len(devices)
     fixed = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) == 1 and fixed > 0 and n % fixed == 0:
         sizes[sizes.index(-1)] = n // fixed
@@ -65,7 +68,7 @@ def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "te
         raise InputError(f"config.mesh {dict(config)} does not fit {n} device(s): its sizes must multiply to {n} "
                          "(one of them may be -1 for the rest)")
     # Explicit axes, JAX's default now, make linen's logical constraints assertions; here the compiler places arrays.
-    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
 @contextlib.contextmanager

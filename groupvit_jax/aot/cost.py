@@ -17,8 +17,8 @@ ASYNC = tuple(kind + "-start" for kind in COLLECTIVES)
 # Done by the surroundings of an instruction, or in the time of others: a missing number of cycles says nothing.
 FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "copy-start", "copy-done", "slice-start",
         "slice-done", "while", "conditional", "call", "partition-id", "replica-id", "after-all", "opt-barrier")
-# Custom calls that the compiler makes itself and that only say how to read an array.
-MARKS = ("ConcatBitcast", "AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked", "Sharding")
+# Custom calls that the compiler makes itself and that only say something of an array.
+MARKS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "GatherScatterIndicesBitpacked", "Sharding")
 SMALL = 4096  # bytes: a number, or a vector of them, is no work
 
 
@@ -105,7 +105,8 @@ def walk(module: Module, name: str, times: int) -> tuple[list[Run], int]:
         elif instruction.opcode in ("call", "async-start") and instruction.cycles is None:
             inner = [walk(module, name, times) for names in instruction.called.values() for name in names]
         costliest = max(inner, key=lambda found: sum(run.cycles for run in found[0]))
-        runs, endless = runs + costliest[0], endless + costliest[1]
+        runs.extend(costliest[0])
+        endless += costliest[1]
     return runs, endless
 
 
@@ -125,7 +126,7 @@ def communication(module: Module, runs: list[Run]) -> list[Moved]:
 
 
 def output(collective: Instruction) -> int:
-    """Bytes of what it gives: the asynchronous form of some has their input, and marks of the transfer, in its tuple."""
+    """Bytes of what it gives: the asynchronous form of some has input, output and marks of the transfer in a tuple."""
     if collective.opcode in ("all-gather-start", "collective-permute-start"):
         return size(elements(collective.shape)[1])
     return size(collective.shape)

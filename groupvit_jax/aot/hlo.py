@@ -88,7 +88,7 @@ class Module:
 
 
 def bound_of(test: Instruction, around: dict[str, Instruction], given: list[Instruction | None]) -> int | None:
-    """The constant n of a comparison `i < n` or `n > i`; `given` are what the parameters of its computation stand for."""
+    """The constant n of a comparison `i < n` or `n > i`; `given`: what its computation's parameters stand for."""
     side = {"LT": 1, "GT": 0}.get(test._find(r"direction=(\w+)"))
     if test.opcode != "compare" or side is None:
         return None

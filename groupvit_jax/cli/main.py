@@ -10,8 +10,8 @@ from groupvit_jax.cli import arguments
 from groupvit_jax.errors import InputError
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent)
-USAGE = ("usage: groupvit {train|eval|segment|import|export|data scenes|data fashion|data index|data inspect|"
-         "data convert} [--flags]; groupvit VERB --help lists a verb's flags")
+USAGE = ("usage: groupvit {train|eval|segment|import|export|compile|data scenes|data fashion|data index|"
+         "data inspect|data convert} [--flags]; groupvit VERB --help lists a verb's flags")
 
 
 def verb_module(verb: str):
@@ -26,6 +26,8 @@ def verb_module(verb: str):
         from groupvit_jax.cli import import_weights as module
     elif verb == "export":
         from groupvit_jax.cli import export as module
+    elif verb == "compile":
+        from groupvit_jax.cli import compile as module
     elif verb == "data scenes":
         from groupvit_jax.cli import data_scenes as module
     elif verb == "data fashion":

@@ -34,7 +34,7 @@ def picture(path, width=40, height=32, seed=0):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["--help"], ["usage: groupvit {train|eval|segment|import|export|data scenes|data fashion|"]),
+    (["--help"], ["usage: groupvit {train|eval|segment|import|export|compile|data scenes|"]),
     (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
     (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
     (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob", "input_pred_label (and",

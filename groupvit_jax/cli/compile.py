@@ -1,0 +1,46 @@
+"""groupvit compile --config=FILE --topology=v5e:8x8 [--output=F.json]: the training step for a pod that is not there.
+
+Says whether it fits, what it moves and what the compiler thinks it costs. With --output also writes the numbers as JSON
+and, beside them, the exported step: F.stablehlo, which `jax.export.deserialize` reads.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from groupvit_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    config_flags.DEFINE_config_file("config", None, "configuration file; override a field by --config.a.b=value",
+                                    lock_config=True)
+    flags.DEFINE_string("topology", None, "TPU generation and chips along each side of the slice, as v5e:8x8 or "
+                        "v4:2x2x4")
+    flags.DEFINE_string("output", "", "JSON file to write; the exported step goes beside it, as .stablehlo")
+
+
+def main(rest: list[str]) -> None:
+    if rest or FLAGS.config is None or FLAGS.topology is None:
+        raise InputError("usage: groupvit compile --config=FILE --topology=v5e:8x8 [--output=F.json]")
+    if FLAGS.output and not FLAGS.output.endswith(".json"):
+        raise InputError(f"--output={FLAGS.output}: name a file that ends in .json")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # a TPU or GPU that is there is left to others
+    from groupvit_jax import files
+    from groupvit_jax.aot import program, report, topology
+
+    target = topology.find(FLAGS.topology)
+    step = program.build(FLAGS.config, target)
+    if FLAGS.output:
+        files.write(pathlib.Path(FLAGS.output).with_suffix(".stablehlo"), step.export())
+    with program.waiting(f"compiling for {target.name}, which takes minutes"):
+        result = report.compile(step, target)
+    print(report.text(result, target.chip))
+    if FLAGS.output:
+        files.write(FLAGS.output, (json.dumps(result, indent=2) + "\n").encode())
+        print(f"wrote {FLAGS.output}")
