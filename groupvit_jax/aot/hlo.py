@@ -33,23 +33,24 @@ class Instruction:
     @property
     def cycles(self) -> int | None:
         """The compiler's estimate of one run of it; None where it gives none."""
-        found = self._find(r'"estimated_cycles":"(\d+)"')
+        found = self.attribute(r'"estimated_cycles":"(\d+)"')
         return None if found is None else int(found)
 
     @property
     def channel(self) -> str | None:
-        return self._find(r"\bchannel_id=(\d+)")
+        return self.attribute(r"\bchannel_id=(\d+)")
 
     @property
     def target(self) -> str:
-        return self._find(r'custom_call_target="([^"]*)"') or ""
+        return self.attribute(r'custom_call_target="([^"]*)"') or ""
 
     @property
     def op_name(self) -> str:
         """Where in the JAX program it comes from, "jit(step)/jvp(TwoTowers)/..."; "" where the compiler made it."""
-        return self._find(r'op_name="((?:[^"\\]|\\.)*)"') or ""
+        return self.attribute(r'op_name="((?:[^"\\]|\\.)*)"') or ""
 
-    def _find(self, pattern: str) -> str | None:
+    def attribute(self, pattern: str) -> str | None:
+        """The pattern's group, where it is found in `rest`."""
         found = re.search(pattern, self.rest)
         return found and found[1]
 
@@ -68,8 +69,8 @@ class Module:
                     yield from self.within(inner)
 
     def trips(self, loop: Instruction) -> int | None:
-        """How often a while loop runs its body: as the compiler found, or from a condition `i < constant` with i
-        counting from 0, which is what `jax.lax.scan` and `fori_loop` make; None when it is neither."""
+        """How often a while loop runs its body: as the compiler found, or from a condition `i < constant` on a counter,
+        which the compiler lets count from 0 by 1; None when it is neither, as where data end the loop."""
         found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
         if found:
             return int(found[1])
@@ -77,7 +78,7 @@ class Module:
         for test in condition.values():
             if test.opcode == "fusion":  # the comparison is inside, its constant may come from outside
                 (inside,) = test.called["calls"]
-                given = [condition.get(name) for name in test.inputs]
+                given = [condition[name] for name in test.inputs]
                 bounds = [bound_of(inner, self.computations[inside], given) for inner in self.within(test)]
             else:
                 bounds = [bound_of(test, condition, [])]
@@ -87,15 +88,17 @@ class Module:
         return None
 
 
-def bound_of(test: Instruction, around: dict[str, Instruction], given: list[Instruction | None]) -> int | None:
-    """The constant n of a comparison `i < n` or `n > i`; `given`: what its computation's parameters stand for."""
-    side = {"LT": 1, "GT": 0}.get(test._find(r"direction=(\w+)"))
-    if test.opcode != "compare" or side is None:
+def bound_of(test: Instruction, around: dict[str, Instruction], given: list[Instruction]) -> int | None:
+    """The constant n of a comparison `i < n` or `n > i` of a counter, which the loop carries, with an integer; None for
+    other instructions. `given`: what its computation's parameters stand for."""
+    order = {"LT": 1, "GT": -1}.get(test.attribute(r"direction=(\w+)"))
+    if test.opcode != "compare" or order is None:
         return None
-    bound = around.get(test.inputs[side])
-    if bound and bound.opcode == "parameter" and given:
-        bound = given[int(bound.operands)]
-    return int(bound.operands) if bound and bound.opcode == "constant" else None
+    sides = [around[name] for name in test.inputs]
+    counter, bound = [given[int(side.operands)] if side.opcode == "parameter" and given else side
+                      for side in sides][::order]
+    carried = counter.opcode in ("get-tuple-element", "parameter")
+    return int(bound.operands) if carried and bound.opcode == "constant" and bound.shape[0] in "su" else None
 
 
 def parse(text: str) -> Module:

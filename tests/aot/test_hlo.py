@@ -38,6 +38,13 @@ FileNames
   ROOT %less = pred[] compare(%i, %n), direction=LT
 }
 
+%test.float (at: (f32[], f32[8])) -> pred[] {
+  %at = (f32[], f32[8]) parameter(0)
+  %sum = f32[] get-tuple-element(%at), index=0
+  %n = f32[] constant(100)
+  ROOT %less = pred[] compare(%sum, %n), direction=LT
+}
+
 %body (at: (s32[], f32[8])) -> (s32[], f32[8]) {
   ROOT %at = (s32[], f32[8]) parameter(0)
 }
@@ -52,6 +59,7 @@ backend_config={"window_config":{"estimated_cycles":"1826"}}
   %from_compiler = (s32[], f32[8]) while(%x), condition=%test.data, body=%body, \
 backend_config={"known_trip_count":{"n":"5"}}
   %from_data = (s32[], f32[8]) while(%x), condition=%test.data, body=%body
+  %from_float = (f32[], f32[8]) while(%x), condition=%test.float, body=%body
   %choice = f32[8] conditional(%x, %x), branch_computations={%test, %body}
   ROOT %out = f32[8] all-reduce(%x), channel_id=3, to_apply=%inside
 }
@@ -82,7 +90,7 @@ def test_branches_are_read_as_called(main):
 
 
 @pytest.mark.parametrize("loop, trips", [("from_condition", 12), ("from_fusion", 7), ("from_compiler", 5),
-                                         ("from_data", None)])
+                                         ("from_data", None), ("from_float", None)])
 def test_a_loop_runs_as_often_as_the_compiler_or_its_condition_says(main, loop, trips):
     assert main[0].trips(main[1][loop]) == trips
 
