@@ -53,6 +53,8 @@ setup(
         "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
                  # Has no wheels for others; the test that fuzzes is skipped there.
                  "atheris==3.0.0; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
+                 # The TPU compiler, for Linux on x86-64; the tests that hold its estimates belong to this version.
+                 "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
                  "jax2onnx==0.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "pytest==9.2.0", "pytest-timeout==2.4.0",
                  "ruff==0.17.6", "scikit-image==0.26.0", "torch==2.13.0", "transformers==5.23.0"],
     },

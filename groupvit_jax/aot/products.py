@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
 FLOAT32 = ("float32", "float32")
+PARTS = ("loss", "grouping", "projectors", "towers")
 
 
 def float32_products(jaxpr) -> dict[str, dict[str, int]]:
-    """Products of two float32 arrays in a training step: how many there are in the program, by part ("loss",
-    "grouping", "towers") and place in it."""
-    found = {name: collections.Counter() for name in ("loss", "grouping", "towers")}
+    """Products of two float32 arrays in a training step: how many there are in the program, by part and place in it."""
+    found = {name: collections.Counter() for name in PARTS}
     for types, where in products(jaxpr):
         if types == FLOAT32:
             found[part(where)][place(where)] += 1
@@ -34,7 +34,9 @@ def part(where: str) -> str:
     """Modules put their names on the stack: what comes from none of them is the loss."""
     if "TwoTowers" not in where:
         return "loss"
-    return "grouping" if re.search(r"/stage\d+_grouping\b", where) else "towers"
+    if re.search(r"/stage\d+_grouping\b", where):
+        return "grouping"
+    return "projectors" if re.search(r"/(image|text)_projector\b", where) else "towers"
 
 
 def place(where: str) -> str:

@@ -32,8 +32,9 @@ def compile(program: Program, target: Slice) -> dict[str, Any]:
         "peak_bytes": None, "hbm_bytes": target.chip.hbm_bytes, "argument_bytes": None, "temp_bytes": None,
         "estimated_cycles": None, "uncosted_fusions": None, "uncosted": None, "custom_calls": None,
         "collective_bytes": None, "model_flops_per_chip": 3 * program.forward_flops / target.chips,
-        "f32_matmuls": sum(found["towers"].values()), "f32_matmuls_by_place": found,
-        "jax": jax.__version__, "libtpu": version("libtpu"),
+        # Outside the loss and the grouping blocks, which are float32 by design.
+        "f32_matmuls": sum(n for part in ("projectors", "towers") for n in found[part].values()),
+        "f32_matmuls_by_place": found, "jax": jax.__version__, "libtpu": version("libtpu"),
     }  # fmt: skip
     lowered, began = traced.lower(), time.monotonic()
     try:

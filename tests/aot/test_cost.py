@@ -82,7 +82,7 @@ def test_work_of_other_kinds_without_cycles_is_listed_and_what_costs_nothing_is_
     ("%c = (f32[1024], bf16[8]) all-reduce(%x, %x), channel_id=1, to_apply=%inside", "all-reduce", 4112),
     ("%c = f32[128] reduce-scatter(%x), channel_id=1, to_apply=%inside", "reduce-scatter", 512),
     ("%c = f32[1024] all-to-all(%x), channel_id=1", "all-to-all", 4096),
-    ("%c = (f32[1024], f32[1024], u32[], u32[]) collective-permute-start(%x), channel_id=1", "collective-permute", 4096),
+    ("%c = (f32[1024], f32[1024], u32[]) collective-permute-start(%x), channel_id=1", "collective-permute", 4096),
 ])  # fmt: skip
 def test_a_collective_moves_its_output(line, kind, size):
     assert measure(f"  {line}").collective_bytes == {kind: size}
