@@ -7,6 +7,7 @@ these are counted beside the cycles, so that a program which hides its work ther
 
 import collections
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from groupvit_jax.aot.hlo import Instruction, Module, elements, size
@@ -83,9 +84,9 @@ def measure(module: Module) -> Cost:
     runs, endless = walk(module, module.entry, 1)
     marks = collections.Counter()
     for run in runs:
-        for inner in (run.instruction, *(module.within(run.instruction) if run.instruction.opcode == "fusion" else ())):
-            if inner.opcode == "custom-call" and inner.target in MARKS:
-                marks[inner.target] += run.times
+        for found in (run.instruction, *inside(module, run)):
+            if found.opcode == "custom-call" and found.target in MARKS:
+                marks[found.target] += run.times
     return Cost(runs, communication(module, runs), dict(marks), endless)
 
 
@@ -115,14 +116,19 @@ def communication(module: Module, runs: list[Run]) -> list[Moved]:
     that it overlaps with: a channel counts once, with the most that any of them moves."""
     channels: dict[str, Moved] = {}
     for run in runs:
-        fused = module.within(run.instruction) if run.instruction.opcode == "fusion" else ()
-        for found in (run.instruction, *fused):
+        for found in (run.instruction, *inside(module, run)):
             kind = found.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
                 key = found.channel or f"{run.instruction.name} {found.name}"
                 moved = Moved(kind, run.times * output(found), run.times, found.op_name or run.instruction.op_name)
                 channels[key] = max(channels.get(key, moved), moved, key=lambda moved: moved.bytes)
     return list(channels.values())
+
+
+def inside(module: Module, run: Run) -> Iterator[Instruction]:
+    """What a fusion, or whatever else counts as one piece, is made of."""
+    whole = run.instruction.opcode == "fusion" or run.instruction.cycles is not None
+    return module.within(run.instruction) if whole else iter(())
 
 
 def output(collective: Instruction) -> int:

@@ -44,4 +44,4 @@ def place(where: str) -> str:
     names = [name for name in where.split("/") if name]
     backward = "transpose " if any("transpose(" in name for name in names) else ""
     names = [name for name in names if "(" not in name and not name.startswith("TwoTowers")]
-    return backward + re.sub(r"(block|stage)\d+", r"\1*", "/".join(names))
+    return backward + (re.sub(r"(block|stage)\d+", r"\1*", "/".join(names)) or "outside the model")

@@ -80,7 +80,7 @@ def text(report: dict[str, Any], chip: chips.Chip) -> str:
              f"{report['libtpu']}, compiled in {report['compile_seconds']:.0f} s"]
     if not report["fits"]:
         return "\n".join([*lines, f"DOES NOT FIT: {report['why']}",
-                          "Smaller: config.data.batch, more chips, or config.mesh.fsdp above 1."])
+                          "What helps: more chips, a smaller config.data.batch, config.mesh.fsdp above 1."])
     uncosted, calls = report["uncosted"], report["custom_calls"]
     least = report["model_flops_per_chip"] * report["chips"] / report["devices"] / chip.flops_per_cycle
     moved, products = report["collective_bytes"], report["f32_matmuls_by_place"]
@@ -99,7 +99,7 @@ def text(report: dict[str, Any], chip: chips.Chip) -> str:
         f"collectives        {sum(moved.values()) / 1e6:.1f} MB"
         + "".join(f", {kind} {n / 1e6:.1f}" for kind, n in sorted(moved.items())),
         "float32 products   " + ", ".join(f"{sum(n.values())} in the {part}" for part, n in products.items()),
-        *(f"    {n} x {place}" for place, n in products["towers"].items()),
+        *(f"    {n} x {place}" for place, n in products["towers"].items()),  # where there should be none
     ]
     if report["loops_of_unknown_length"]:
         lines.append(f"loops              {report['loops_of_unknown_length']} of unknown length, counted as one trip")

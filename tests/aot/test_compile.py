@@ -132,6 +132,7 @@ def test_waiting_says_for_how_long(capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # two minutes on two idle cores, a quarter of an hour on busy ones
 def test_the_published_recipe_on_64_chips(compiling):
     """The targets of the step: one change of these numbers is right, a lower one."""
     done = compiling("configs/base.py", "v5e:8x8")
