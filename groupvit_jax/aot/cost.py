@@ -15,11 +15,13 @@ from groupvit_jax.aot.hlo import Instruction, Module, elements, size
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
                "collective-broadcast")
 ASYNC = tuple(kind + "-start" for kind in COLLECTIVES)
+CALLS = ("call", "call-start", "async-start")  # the latter beside other work, as what SparseCores take over
 # Done by the surroundings of an instruction, or in the time of others: a missing number of cycles says nothing.
 FREE = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "copy-start", "copy-done", "slice-start",
-        "slice-done", "while", "conditional", "call", "partition-id", "replica-id", "after-all", "opt-barrier")
+        "slice-done", "while", "conditional", *CALLS, "partition-id", "replica-id", "after-all", "opt-barrier")
 # Custom calls that the compiler makes itself and that only say something of an array.
-MARKS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "GatherScatterIndicesBitpacked", "Sharding")
+MARKS = ("AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "GatherScatterIndicesBitpacked",
+         "PrepareAsyncCallStart", "PrepareAsyncCallDone", "Sharding")
 SMALL = 4096  # bytes: a number, or a vector of them, is no work
 
 
@@ -103,7 +105,7 @@ def walk(module: Module, name: str, times: int) -> tuple[list[Run], int]:
             inner = [walk(module, instruction.called["body"][0], times * (1 if trips is None else trips))]
         elif instruction.opcode == "conditional":
             inner = [walk(module, branch, times) for names in instruction.called.values() for branch in names]
-        elif instruction.opcode in ("call", "async-start") and instruction.cycles is None:
+        elif instruction.opcode in CALLS and instruction.cycles is None:
             inner = [walk(module, name, times) for names in instruction.called.values() for name in names]
         costliest = max(inner, key=lambda found: sum(run.cycles for run in found[0]))
         runs.extend(costliest[0])

@@ -51,6 +51,15 @@ def test_a_loop_of_unknown_length_counts_once_and_is_told():
     assert found.cycles == 10 and found.endless == 1
 
 
+def test_what_another_core_does_beside_is_counted_too():
+    other = computation("other", "  %g = f32[8192] all-gather(%x), channel_id=4",
+                        "  ROOT %s = f32[1024] fusion(%x), kind=kCustom, calls=%inside")
+    found = measure('  %c = ((f32[1024]), f32[1024]) call-start(%x), async_execution_thread="sparsecore", '
+                    "to_apply=%other\n  ROOT %d = f32[1024] call-done(%c)", other)
+    assert found.collective_bytes == {"all-gather": 32768} and len(found.uncosted_fusions) == 1
+    assert not found.uncosted_others
+
+
 def test_a_conditional_costs_its_costliest_branch_and_a_call_what_it_calls():
     branches = computation("few", f"  ROOT %a = f32[1024] fusion(%x), {WORK(5)}") + computation(
         "many", f"  ROOT %a = f32[1024] fusion(%x), {WORK(7)}")
