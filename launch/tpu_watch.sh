@@ -93,7 +93,14 @@ tend() {
   elif [[ $states == *" done: "* ]]; then
     return 0
   elif [[ $states == *" dead: "* || $states == *" idle: "* ]]; then
-    setup && run || true
+    begin
   fi
   return 1
+}
+
+# A worker that cannot be reached is tried again; what a worker refuses is not.
+begin() {
+  local code=0
+  { setup && run; } || code=$?
+  [ "$code" != 2 ] || fail "a worker refuses the setup or the run (above): mend it, then run again"
 }

@@ -11,9 +11,9 @@ home=$HOME/groupvit
 python=3.12   # the images' own is 3.10, JAX 0.10 asks for 3.11
 uv_version=0.13.9
 
-fail() {
+fail() { # with code 2, which starting again does not heal
   echo "groupvit: $(hostname): $*" >&2
-  exit 2
+  exit "${code:-2}"
 }
 
 # The lock belongs to whoever has descriptor 9 open: the loop and the training it started, until the last of them ends.
@@ -29,7 +29,7 @@ busy() {
 setup() {
   local source=$1 revision=$2
   shift 2
-  lock || fail "a run is going on here: launch/tpu.sh stop, then setup"
+  lock || code=1 fail "a run is going on here: launch/tpu.sh stop, then setup"
   : > mounts
   [ $# -eq 0 ] || printf '%s\n' "$@" > mounts
   mount_all
@@ -116,7 +116,7 @@ start() {
   local workdir=$1 log config="" asked flag
   asked=$(printf '%q ' "$@")
   if ! lock; then
-    [ "$(cat asked 2>/dev/null)" = "$asked" ] || fail "another run is going on here: launch/tpu.sh status, then stop"
+    [ "$(cat asked 2>/dev/null)" = "$asked" ] || code=1 fail "another run is going on: launch/tpu.sh stop, then run"
     echo "$(hostname) is running it already"
     return
   fi
@@ -144,11 +144,11 @@ loop() {
   local workdir=$1 attempts=$2 pause=$3 failures=0 began code
   shift 3
   cd code
-  trap 'exit 143' TERM # once the training has answered the signal, which goes to all of the session
   while true; do
     echo "groupvit: starting at $(date -u +%FT%TZ)"
     began=$SECONDS code=0
     "$home/venv/bin/groupvit" train --multihost --workdir="$workdir" "$@" || code=$?
+    reap
     if [ "$code" = 2 ]; then
       end refused 2
     elif [ "$code" = 0 ] || [ -e "$workdir/logs/done" ]; then # the latter: on another worker it ended with 0
@@ -162,6 +162,14 @@ loop() {
     echo "groupvit: the training ended with exit code $code ($failures of at most $attempts in a row)"
     [ "$failures" -lt "$attempts" ] || end failed 1
     sleep "$pause"
+  done
+}
+
+# What a training that was killed leaves behind, as its loader's processes: they keep memory and the lock.
+reap() {
+  local pid
+  for pid in $(pgrep -g $$); do
+    [ "$pid" = $$ ] || kill -KILL "$pid" 2>/dev/null || true
   done
 }
 

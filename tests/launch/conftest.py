@@ -22,7 +22,7 @@ if [ -s "$answers" ]; then
   read -r code text < "$answers"
   [ "$(wc -l < "$answers")" = 1 ] || sed -i 1d "$answers"
   if [ "$code" != 0 ]; then echo "ERROR: $text" >&2; exit "$code"; fi
-  if [ "$4" != create ]; then echo "${text//|/$'\n'}"; exit; fi
+  if [ "$4" != create ] && [ "$4" != scp ]; then echo "${text//|/$'\n'}"; exit; fi
 fi
 case $4 in
   create) mkdir -p "$BENCH/slice/w-0" "$BENCH/slice/w-1" ;;

@@ -70,6 +70,20 @@ def test_wrong_input_ends_it(bench):
     assert verbs(bench)[2:] == ["setup", "start"]
 
 
+def test_what_the_workers_refuse_to_start_ends_it(bench):
+    bench.set_up()
+    (bench.checkout / "configs/tiny.py").unlink()
+    done = watch(bench)
+    assert done.code == 2 and "no configs/tiny.py" in done.err and verbs(bench)[2:] == ["setup", "start"]
+
+
+def test_workers_that_cannot_be_reached_are_tried_again(bench):
+    bench.set_up()
+    bench.answer("scp", "255 no route", "255 no route", "0")
+    assert watch(bench).code == 0
+    assert verbs(bench)[2:] == ["setup", "start"]
+
+
 def test_what_fails_each_time_ends_it(bench):
     bench.set_up()
     (bench.home / "codes").write_text("1\n" * 9)

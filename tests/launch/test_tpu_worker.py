@@ -119,7 +119,7 @@ def test_neither_another_run_nor_a_setup_can_disturb_one_that_is_going_on(bench)
     (bench.home / "hold").touch()
     bench.start()
     for done in (bench.start("--config.seed=1"), bench.worker("setup", "groupvit.tar.gz", "HEAD")):
-        assert done.code == 2 and "groupvit: w-0: " in done.err and "stop" in done.err
+        assert done.code == 1 and "groupvit: w-0: " in done.err and "stop" in done.err
     assert bench.state() == "running"
 
 
@@ -144,6 +144,17 @@ def test_a_run_that_ended_unasked_is_dead_and_can_be_started_again(bench):
     (bench.home / "hold").unlink()
     bench.start()
     bench.until(lambda: bench.state() == "done")
+
+
+def test_what_a_killed_training_leaves_behind_does_not_keep_the_lock(bench):
+    bench.set_up()
+    (bench.home / "codes").write_text("137\n")
+    tool = bench.home / "groupvit/venv/bin/groupvit"
+    tool.write_text(tool.read_text().replace("code=0", 'sleep 60 & echo $! >> "$BENCH/pids"; code=0'))
+    bench.start()
+    bench.until(lambda: bench.state() == "done")
+    assert len((bench.folder / "pids").read_text().split()) == 2
+    assert "already" not in bench.start().out
 
 
 def test_a_worker_does_not_wait_for_others_that_are_done(bench):
