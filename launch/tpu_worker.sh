@@ -19,7 +19,7 @@ fail() { # with code 2, which starting again does not heal
 # The lock belongs to whoever has descriptor 9 open: the loop and the training it started, until the last of them ends.
 lock() {
   exec 9>> lock
-  flock --nonblock 9
+  flock --wait 2 9 # not at once, as `busy` takes it for a moment
 }
 
 busy() {
@@ -179,9 +179,10 @@ end() { # STATE CODE
 }
 
 status() {
-  local state last
+  local state last going=""
+  if busy; then going=true; fi # before the state is read: a run says how it ended, then leaves the lock
   state=$(cat state 2>/dev/null || echo idle)
-  if [ "$state" = running ] && ! busy; then
+  if [ "$state" = running ] && [ -z "$going" ]; then
     state=dead
   fi
   last=$(tail -n 20 "$(cat log)" 2>/dev/null | tr '\r' '\n' | grep . | tail -n 1) || last="no log"

@@ -85,8 +85,8 @@ def test_workers_that_cannot_be_reached_are_tried_again(bench):
 
 
 def test_what_fails_each_time_ends_it(bench):
-    bench.set_up()
-    (bench.home / "codes").write_text("1\n" * 9)
+    for home in bench.set_up().folder.glob("slice/*"):
+        (home / "codes").write_text("1\n" * 9)
     done = watch(bench, "--attempts=2")
     assert done.code == 2 and "fails whenever it starts" in done.err
 
