@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
     train.warmup_steps = 0  # > 0: this many, whatever warmup_epochs says
     train.microbatches = 1  # parts of a batch whose activations are in memory in turn; changes memory and time only
     train.log_every = 50  # steps
+    train.profile = ()  # (first, last) step of a trace for XProf or TensorBoard in WORKDIR/profile; (): none
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1000  # steps

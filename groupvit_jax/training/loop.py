@@ -1,7 +1,9 @@
 """Training, told once: shards to a checkpoint.
 
-The order inside the loop is the one thing to keep: a state is logged, evaluated and saved *before* the next batch is
-fetched, so that the saved place in the data and the saved step agree.
+The order inside the loop is the one thing to keep: a state is evaluated and saved *before* the next batch is fetched,
+so that the saved place in the data and the saved step agree. A step is only dispatched: while it runs, the loop waits
+for the one before and logs it, and brings the next batch to the devices. So a row of the log is written one step late,
+with the counts of its own step; before a state is evaluated or saved its row is written, too.
 """
 
 import contextlib
@@ -19,10 +21,12 @@ from groupvit_jax.data.examples import MakeExample
 from groupvit_jax.data.health import Health
 from groupvit_jax.errors import InputError
 from groupvit_jax.models import two_towers
-from groupvit_jax.training import initial, optim
+from groupvit_jax.training import flops, initial, optim, trace
 from groupvit_jax.training import state as states
 from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
+from groupvit_jax.training.log import Log
+from groupvit_jax.training.speed import Speed
 from groupvit_jax.writer import MetricWriter, Progress
 
 SCORES = ("mIoU", "accuracy", "image_top1", "top1", "top5")  # by which a checkpoint can be the best
@@ -39,6 +43,10 @@ class Plan:
     save_every: int
     eval_every: int
 
+    def due(self, n: int, every: int) -> bool:
+        """Whether step n is one of every so many, or the last."""
+        return n % every == 0 or n == self.steps
+
 
 def plan(config: ConfigDict, pairs: int) -> Plan:
     """Turns epochs over `pairs` training pairs into steps, once."""
@@ -52,6 +60,7 @@ def plan(config: ConfigDict, pairs: int) -> Plan:
                                  ("eval", "every", 0)):
         if config[section][name] < least:
             raise InputError(f"config.{section}.{name}={config[section][name]}: give {least} or more")
+    trace.check(config.train.profile, total)
     return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
 
 
@@ -99,27 +108,39 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
+        work = 3 * flops.forward_flops(model, steps.abstract_batch(config.data, model, mesh))
         stream = stack.enter_context(contextlib.closing(batches.iterate(config.data, position)))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
-        last: dict[str, float] = {}
-        for n, batch in enumerate(pipeline.watched(stream), position + 1):
-            # 3. One step.
+        pace = stack.enter_context(contextlib.closing(Speed(config.data.batch, work, mesh)))
+        traced = stack.enter_context(contextlib.closing(trace.Trace(config.train.profile, workdir)))
+        log = Log(writer, progress, health, pace, step._cache_size)
+        for n, batch in enumerate(pace.batches(pipeline.watched(stream)), position + 1):
+            logs = lengths.due(n, lengths.log_every)
+            evaluates = evaluator is not None and lengths.due(n, lengths.eval_every)
+            saves = lengths.due(n, lengths.save_every) or bool(best) and evaluates
+            # 3. One step, dispatched; then wait for the one before.
             health.add(batch)
-            state, metrics = step(state, parallel.to_global(mesh, batch))
-            # 4. Log, 5. evaluate, 6. save: all of this state, before the next batch.
-            if n % lengths.log_every == 0 or n == lengths.steps:
-                last |= log(writer, n, metrics, progress, health)
+            counts = log.counts() if logs else None
+            with traced.step(n):
+                state, metrics = step(state, parallel.to_global(mesh, batch))
+            pace.ran(metrics)
+            traced.done(n, metrics)
+            # 4. Log the step before, and this one if its state is asked for.
+            if logs:
+                log.add(n, metrics, counts)
+            log.write(before=n + 1 if evaluates or saves else n)
             progress.advance(1)
-            scores = {}
-            if evaluator and (n % lengths.eval_every == 0 or n == lengths.steps):
-                scores = report(writer, n, evaluator(state.variables))
-                last |= scores
-            if n % lengths.save_every == 0 or n == lengths.steps or best and scores:
-                checkpoints.save(state, config, n, last, scores)
+            # 5. Evaluate, 6. save: this state, before the next batch.
+            if evaluates or saves:
+                pace.wait()
+                scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
+                if saves:
+                    checkpoints.save(state, config, n, log.last, scores)
+                pace.restart()
             if n == lengths.steps:
                 logging.info("data since step %d: %s", position, health.report(parallel.total(health.counts)))
                 break
-    return last
+    return log.last
 
 
 def check_best(config: ConfigDict) -> tuple[str, ...]:
@@ -157,22 +178,3 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
     check_same_model(config, meta["config"], workdir)
     logging.info("going on from step %d in %s", latest, workdir)
     return checkpoints.restore(latest, states.abstract(model, tx, mesh))
-
-
-def log(writer: MetricWriter | None, n: int, metrics: dict[str, jax.Array], progress: Progress,
-        health: Health) -> dict[str, float]:
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    values |= {"images_per_second": progress.rate(), **health.check(parallel.total(health.counts))}
-    if writer:
-        writer.write(n, values)
-    progress.advance(0, f"loss {values['loss']:.3f}  lr {values['learning_rate']:.2e}")
-    return values
-
-
-def report(writer: MetricWriter | None, n: int, results: dict[str, dict]) -> dict[str, float]:
-    values = {f"{task}/{name}": value for task, scores in results.items()
-              for name, value in scores.items() if isinstance(value, float)}
-    if writer:
-        writer.write(n, values)
-    logging.info("step %d: %s", n, "  ".join(f"{name} {value:.1f}" for name, value in values.items()))
-    return values

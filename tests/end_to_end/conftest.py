@@ -8,6 +8,7 @@ import pytest
 from processes import ROOT, groupvit
 
 from groupvit_jax.data import scenes
+from groupvit_jax.training import speed
 
 CONFIG = ROOT / "tests/end_to_end/tiny_training.py"
 
@@ -43,7 +44,7 @@ class Trainings:
         """The lines of metrics.jsonl that have `name`, without the speed."""
         lines = (self.folder / workdir / "metrics.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
-        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows if name in row]
+        return [{k: v for k, v in row.items() if k not in speed.NAMES} for row in rows if name in row]
 
 
 @pytest.fixture(scope="session")
