@@ -1,6 +1,8 @@
-"""The loop as a whole, in this process: what compiles, and what a run remembers."""
+"""The loop as a whole, in this process: what compiles, in which order things happen, and what a run remembers."""
 
+import itertools
 import json
+import threading
 
 import pytest
 import tiny
@@ -8,13 +10,13 @@ import tiny
 from groupvit_jax.data import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.runner import Evaluator
-from groupvit_jax.training import loop
+from groupvit_jax.training import loop, speed
 
 CHANGES = {
     "model.image.image_size": 32, "model.image.patch_size": 8, "model.text.vocabulary": 49408, "model.text.length": 16,
     "data.prompts": 1, "train.steps": 3, "train.warmup_steps": 1, "train.log_every": 1, "checkpoint.every": 2,
     "eval.every": 2, "eval.tasks": ("scenes",), "eval.size": 32, "eval.window": 32, "eval.stride": 16,
-    "checkpoint.keep": 1, "checkpoint.best": ("scenes/accuracy",),
+    "checkpoint.keep": 1, "checkpoint.best": ("scenes/accuracy",), "train.profile": (2, 3),
 }
 
 
@@ -87,3 +89,82 @@ def test_a_run_remembers_the_tagger_that_auto_stood_for(trained, config):
         saved = loop.Checkpoints(str(trained[0])).meta(5)["config"]
         config.data.tagger = "other"
         loop.check_same_model(config, saved, str(trained[0]))
+
+
+def test_the_steps_asked_for_are_traced_and_no_others(trained):
+    assert len(list((trained[0] / "profile").rglob("*.xplane.pb"))) == 1  # the second run began behind them
+
+
+def test_each_row_says_how_fast_it_went(trained):
+    rows = [json.loads(line) for line in (trained[0] / "metrics.jsonl").read_text().splitlines()]
+    rows = {row["step"]: row for row in rows if "loss" in row}
+    assert all(row["compilations"] == 1 and row["host_memory_gib"] > 0.1 for row in rows.values())
+    assert [n for n, row in rows.items() if "images_per_second" not in row] == [1, 4]  # they compiled
+    for n in (2, 3, 5):
+        assert 0 < rows[n]["images_per_second_per_chip"] == rows[n]["images_per_second"] / 8
+        assert rows[n]["tflops_per_chip"] > 0 and 0 <= rows[n]["input_wait"] <= 100
+        assert not {"peak_share", "device_memory_gib"} & rows[n].keys()  # not known of a CPU
+
+
+# ---------------------------------------------------------------- order
+
+
+@pytest.fixture(scope="module")
+def events(config, tmp_path_factory):
+    """What happened in six steps of which the 4th and the last are stops (evaluated and saved) and every second is
+    logged, as (what, step). No step is done before the next batch is placed, but at stops."""
+    with config.unlocked():
+        config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict({"train.steps": 6, "train.log_every": 2, "eval.every": 4, "checkpoint.every": 4,
+                                       "checkpoint.best": (), "train.profile": (), "data.tagger": "pattern"})
+    found, patch, placed = [], pytest.MonkeyPatch(), [threading.Event() for _ in range(8)]
+    dispatched, done = itertools.count(1), itertools.count(1)
+
+    def note(what, step):
+        found.append((what, step))
+
+    def spy(owner, name, tell):
+        kept = getattr(owner, name)
+        patch.setattr(owner, name, lambda *args: (tell(*args), kept(*args))[1])
+
+    def fetched(stream, watched=loop.pipeline.watched):
+        for n, batch in enumerate(watched(stream), 1):
+            note("fetch", n)
+            yield batch
+
+    def done_at(metrics, done_at=speed.done_at):
+        n = next(done)
+        assert n in (4, 6) or placed[n].wait(60), f"step {n} is waited for, and batch {n + 1} not yet placed"
+        time = done_at(metrics)
+        note("done", n)
+        return time
+
+    def place(mesh, batch):
+        placed[sum(event.is_set() for event in placed)].set()
+
+    patch.setattr(loop.pipeline, "watched", fetched)
+    patch.setattr(speed, "done_at", done_at)
+    spy(loop.parallel, "to_global", place)
+    spy(speed.Speed, "ran", lambda pace, metrics: note("dispatched", next(dispatched)))
+    spy(loop.MetricWriter, "write", lambda writer, n, values: note("log" if "loss" in values else "scores", n))
+    spy(loop.Checkpoints, "save", lambda checkpoints, state, config, n, last, scores: note("save", int(state.step)))
+    with patch.context():
+        loop.train(config, str(tmp_path_factory.mktemp("order")), lambda *_, **__: lambda _: {"scenes": {"mIoU": 1.0}})
+    patch.undo()
+    return found
+
+
+def test_a_step_is_waited_for_only_when_the_next_batch_is_on_its_way(events):
+    assert [n for what, n in events if what == "done"] == [1, 2, 3, 4, 5, 6]  # else `events` fails after a minute
+
+
+def test_two_steps_at_most_are_under_way(events):
+    under_way = itertools.accumulate({"dispatched": 1, "done": -1}.get(what, 0) for what, _ in events)
+    assert max(under_way) == 2
+
+
+def test_a_state_is_logged_evaluated_and_saved_before_the_next_batch_is_fetched(events):
+    of_the_loop = [event for event in events if event[0] not in ("dispatched", "done")]
+    assert of_the_loop == [("fetch", 1), ("fetch", 2), ("fetch", 3), ("log", 2), ("fetch", 4), ("log", 4),
+                           ("scores", 4), ("save", 4), ("fetch", 5), ("fetch", 6), ("log", 6), ("scores", 6),
+                           ("save", 6)]
