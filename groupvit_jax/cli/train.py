@@ -1,4 +1,7 @@
-"""groupvit train --config=FILE --workdir=DIR: trains; run again, it goes on where it stopped."""
+"""groupvit train --config=FILE --workdir=DIR: trains; run again, it goes on where it stopped.
+
+groupvit train --config=FILE --dry_run: says what that would be, and does nothing.
+"""
 
 from absl import flags, logging
 from ml_collections import config_flags
@@ -13,18 +16,36 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "configuration file; override a field by --config.a.b=value",
                                     lock_config=True)
     flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics.jsonl and TensorBoard events")
+    flags.DEFINE_bool("dry_run", False, "print parameters, memory a chip, operations, the sharding of every array and "
+                      "the time it would take; write nothing")
+    flags.DEFINE_float("images_per_second", None, "with --dry_run: the throughput to tell the time for", 1e-3)
     hosts.define_flags()
 
 
 def main(rest: list[str]) -> None:
     if rest:
         raise InputError(f"train takes no argument {rest[0]!r}: write --config=FILE --workdir=DIR")
-    if FLAGS.config is None or FLAGS.workdir is None:
+    if FLAGS.config is None or FLAGS.workdir is None and not FLAGS.dry_run:
         raise InputError("train needs --config=FILE and --workdir=DIR, as in "
                          "groupvit train --config=configs/scenes.py --workdir=runs/first")
+    if FLAGS.images_per_second and not FLAGS.dry_run:
+        raise InputError("--images_per_second says what --dry_run reckons with: give --dry_run, too")
     hosts.join()
+    if FLAGS.dry_run:
+        print_dry_run()
+        return
     from groupvit_jax.evals.runner import Evaluator
     from groupvit_jax.training import loop
 
     last = loop.train(FLAGS.config, FLAGS.workdir, Evaluator.from_config)
     logging.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in last.items()))
+
+
+def print_dry_run() -> None:
+    import jax
+
+    from groupvit_jax.training import dry_run
+
+    for line in dry_run.lines(FLAGS.config, FLAGS.images_per_second or 0.0):
+        if jax.process_index() == 0:
+            print(line, flush=True)

@@ -46,7 +46,7 @@ class Shard(NamedTuple):
 
 
 def ensure(paths: Sequence[str], workers: int | None = None, tagger: str | None = None,
-           progress: bool = False) -> list[Shard]:
+           progress: bool = False, make: bool = True) -> list[Shard]:
     """The shards with their indexes, those made that are missing or out of date.
 
     Args:
@@ -54,12 +54,16 @@ def ensure(paths: Sequence[str], workers: int | None = None, tagger: str | None 
         workers: that index at once; by default a process a core, for remote tars 16 threads. Little work is done here.
         tagger: name of a captions.tagger; the index then holds the content words of each caption.
         progress: shows a line while indexes are made, if that takes more than a second or two.
+        make: False makes none, and refuses tars that lack one.
     Raises: InputError for a file that is missing, cannot be read, or is no tar.
     """
     with concurrent.futures.ThreadPoolExecutor(16) as pool:  # a shared disk takes its time for each
         prints = list(pool.map(storage.fingerprint, paths))
         shards = list(pool.map(_find, paths, prints, itertools.repeat(tagger)))
     missing = [i for i, shard in enumerate(shards) if shard is None]
+    if missing and not make:
+        raise InputError(f"{len(missing)} of {len(paths)} tars have no index yet, as {paths[missing[0]]}: "
+                         "groupvit data index makes them, and so does training")
     random.shuffle(missing)  # hosts that start together begin with different ones, and find the others' done
     if missing:
         little = not storage.is_remote(paths[0]) and sum(prints[i][0] for i in missing) < (

@@ -20,8 +20,11 @@ KINDS = ("tar", "array_record", "tfds")
 Source = TarSource | RecordSource | TfdsSource
 
 
-def open_sources(config) -> list[Source]:
-    """The sets of `config.data.train`, opened. Raises InputError naming what is wrong with one."""
+def open_sources(config, make_indexes: bool = True) -> list[Source]:
+    """The sets of `config.data.train`, opened; tars without an index get one, or are refused.
+
+    Raises InputError naming what is wrong with one.
+    """
     if not config.train:
         raise InputError("config.data.train is empty: give it a set, as in configs/base.py")
     sources = []
@@ -35,7 +38,7 @@ def open_sources(config) -> list[Source]:
             raise InputError("config.data.train: give all sets a weight, or all 0 for their lengths; leave out a set "
                              "that is not to be drawn")
         if entry.source == "tar":
-            source = TarSource(entry.path, progress=True, cache_bytes=config.cache << 20)
+            source = TarSource(entry.path, True, cache_bytes=config.cache << 20, make_indexes=make_indexes)
         else:
             source = RecordSource(entry.path) if entry.source == "array_record" else TfdsSource(entry.path)
         sources.append(source)

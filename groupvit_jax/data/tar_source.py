@@ -27,16 +27,16 @@ class TarSource:
         pattern: a tar, a folder of tars, a glob ("data/*.tar") or braces ("gs://b/{000..331}.tar"): see
             storage.expand.
         progress: shows a line while tars are indexed.
-        workers, tagger: how tars are indexed that are not, see index.ensure.
+        workers, tagger, make_indexes: whether and how tars are indexed that are not, see index.ensure.
         cache_bytes: of remote tars that a process keeps in memory.
     Raises:
         InputError: nothing matches, a file is no tar, or no sample has both picture and caption.
     """
 
     def __init__(self, pattern: str | os.PathLike, progress: bool = False, *, workers: int | None = None,
-                 tagger: str | None = None, cache_bytes: int = 512 << 20):
+                 tagger: str | None = None, cache_bytes: int = 512 << 20, make_indexes: bool = True):
         self.pattern = str(pattern)
-        self.shards = index.ensure(storage.expand(pattern), workers, tagger, progress)
+        self.shards = index.ensure(storage.expand(pattern), workers, tagger, progress, make_indexes)
         self.problems = dict(sum((collections.Counter(shard.problems) for shard in self.shards), collections.Counter()))
         taggers = {shard.tagger for shard in self.shards}
         self.tagger = taggers.pop() if len(taggers) == 1 else None

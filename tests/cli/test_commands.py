@@ -1,15 +1,21 @@
 """The verbs on a saved run and real files."""
 
 import json
+import pathlib
 
 import fashion_files
 import numpy as np
+import pairs
 import pytest
+import tiny_run
 from PIL import Image
 
+from groupvit_jax.data.tar_source import TarSource
 from groupvit_jax.evals import classes
 from groupvit_jax.evals.datasets import open_masked
 from groupvit_jax.palette import palette_of
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "scenes.py"
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def picture(path, width=40, height=32, seed=0):
 
 @pytest.mark.parametrize("arguments, words", [
     (["--help"], ["usage: groupvit {train|eval|segment|import|export|compile|data scenes|"]),
-    (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value"]),
+    (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value", "--[no]dry_run:"]),
     (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
     (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob", "input_pred_label (and",
                          "(default: 'input_pred_label,labels,areas')"]),
@@ -76,6 +82,22 @@ def test_data_fashion_writes_what_was_asked_for_and_a_second_run_nothing(groupvi
     assert len(open_masked("fashion", folder, None, 16)) == 2 and (folder / "singles/singles-00000.tar").is_file()
     again = groupvit(*command)
     assert again.code == 0 and again.err == ""
+
+
+# ---------------------------------------------------------------- train
+
+
+def test_a_dry_run_prints_what_training_would_be_and_writes_nothing(groupvit, tmp_path):
+    TarSource(pairs.write(tmp_path / "pairs.tar", pairs.CAPTIONS))  # makes its index
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    done = groupvit("train", f"--config={CONFIG}", *[f"--config.{k}={v}" for k, v in tiny_run.OVERRIDES.items()],
+                    f"--config.data.train[0].path={tmp_path}/pairs.tar", "--config.data.batch=8",
+                    "--config.data.group=1", f"--workdir={tmp_path}/run", "--dry_run", "--images_per_second=40")
+    assert done.code == 0, done.err
+    for line in ("params/image/stage0_tokens", "in all", "memory a chip, of 8 x cpu as data 8, fsdp 1, tensor 1",
+                 "  scenes: 10 pairs", "length: 600 steps of 8 = 4,800 images", "  at 40 images/s: 2:00", "compiling"):
+        assert any(printed.startswith(line) for printed in done.out.splitlines()), line
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
 # ---------------------------------------------------------------- eval
