@@ -112,13 +112,14 @@ def test_each_row_says_how_fast_it_went(trained):
 @pytest.fixture(scope="module")
 def events(config, tmp_path_factory):
     """What happened in six steps of which the 4th and the last are stops (evaluated and saved) and every second is
-    logged, as (what, step). No step is done before the next batch is placed, but at stops."""
+    logged, as (what, step). No step is done before the next batch is placed, but at stops; the first takes 5 seconds,
+    or until the third is dispatched."""
     with config.unlocked():
         config = config.copy_and_resolve_references()
     config.update_from_flattened_dict({"train.steps": 6, "train.log_every": 2, "eval.every": 4, "checkpoint.every": 4,
                                        "checkpoint.best": (), "train.profile": (), "data.tagger": "pattern"})
     found, patch, placed = [], pytest.MonkeyPatch(), [threading.Event() for _ in range(8)]
-    dispatched, done = itertools.count(1), itertools.count(1)
+    dispatched, done, third = itertools.count(1), itertools.count(1), threading.Event()
 
     def note(what, step):
         found.append((what, step))
@@ -135,6 +136,7 @@ def events(config, tmp_path_factory):
     def done_at(metrics, done_at=speed.done_at):
         n = next(done)
         assert n in (4, 6) or placed[n].wait(60), f"step {n} is waited for, and batch {n + 1} not yet placed"
+        assert n > 1 or not third.wait(5), "the third step is dispatched before the first is done"
         time = done_at(metrics)
         note("done", n)
         return time
@@ -142,10 +144,15 @@ def events(config, tmp_path_factory):
     def place(mesh, batch):
         placed[sum(event.is_set() for event in placed)].set()
 
+    def ran(pace, metrics):
+        note("dispatched", n := next(dispatched))
+        if n == 3:
+            third.set()
+
     patch.setattr(loop.pipeline, "watched", fetched)
     patch.setattr(speed, "done_at", done_at)
     spy(loop.parallel, "to_global", place)
-    spy(speed.Speed, "ran", lambda pace, metrics: note("dispatched", next(dispatched)))
+    spy(speed.Speed, "ran", ran)
     spy(loop.MetricWriter, "write", lambda writer, n, values: note("log" if "loss" in values else "scores", n))
     spy(loop.Checkpoints, "save", lambda checkpoints, state, config, n, last, scores: note("save", int(state.step)))
     with patch.context():
