@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# A pod on one machine: N processes that join each other and train on the CPU, by the code path of a real pod.
+# usage: launch/local_pod.sh N CONFIG [flags of groupvit train]      --workdir is runs/local_pod if none is given
+# Process 0 speaks here; WORKDIR/logs/process-I.log has what process I said. When one fails, the others are stopped and
+# its code is returned. JAX_NUM_CPU_DEVICES says how many devices each process has (1); PYTHON names an interpreter to
+# use as it is, with groupvit_jax in it, in place of .venv. Needs bash 5.1 and GNU tail, as Linux has them.
+set -euo pipefail
+
+fail() {
+  echo "local_pod: $1" >&2
+  exit 2
+}
+
+[[ $# -ge 2 ]] || fail "usage: launch/local_pod.sh N CONFIG [flags of groupvit train]"
+number=$1 config=$2
+shift 2
+[[ $number =~ ^[1-9][0-9]{0,2}$ ]] || fail "N=$number: give the number of processes, 1 to 999"
+[[ -f ${config%%:*} ]] || fail "CONFIG=$config: no such file; configs/ has some, as configs/scenes.py"
+devices=${JAX_NUM_CPU_DEVICES:-1}
+[[ $devices =~ ^[1-9][0-9]{0,2}$ ]] || fail "JAX_NUM_CPU_DEVICES=$devices: give the devices of a process, 1 to 999"
+workdir=runs/local_pod before=
+for flag in "$@"; do
+  if [[ $flag =~ ^--?workdir=(.*)$ ]]; then workdir=${BASH_REMATCH[1]}; fi
+  if [[ $before =~ ^--?workdir$ ]]; then workdir=$flag; fi
+  [[ ! $flag =~ ^--?(no)?(config|multihost|coordinator|processes|process)(=|$) ]] \
+    || fail "$flag: is set here, from N and CONFIG; leave it out"
+  before=$flag
+done
+logs=$workdir/logs
+mkdir -p "$logs" 2> /dev/null || fail "--workdir=$workdir: cannot make $logs; choose another"
+
+if [[ -z ${PYTHON:-} ]]; then
+  here=$PWD
+  # shellcheck source=launch/environment.sh
+  source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+  environment
+  cd "$here" # paths among the flags are the caller's
+  PYTHON=python
+fi
+port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
+
+declare -A running=() # process id -> number
+stop() {
+  trap - EXIT
+  for signal in TERM KILL; do # JAX may take the first for a notice of preemption, and train on
+    for pid in "${!running[@]}"; do kill -$signal -- "-$pid" || true; done
+    for ((tenths = 0; tenths < 50; tenths++)); do
+      kill -0 "${!running[@]}" || break
+      sleep 0.1
+    done
+  done
+  wait "$speaker" || true # for the last words of process 0
+} 2> /dev/null # where bash would say which of them it saw killed
+trap stop EXIT
+trap 'stop; exit 130' INT
+trap 'stop; exit 143' TERM HUP
+
+set -m # each process is a group, with the workers that read its data
+for ((i = 0; i < number; i++)); do
+  : > "$logs/process-$i.log" # is there when tail looks
+  JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices "$PYTHON" -c 'from groupvit_jax.cli.main import main; main()' \
+    train "$@" --config="$config" --workdir="$workdir" \
+    --multihost --coordinator="localhost:$port" --processes="$number" --process="$i" \
+    > "$logs/process-$i.log" 2>&1 < /dev/null &
+  running[$!]=$i
+  [[ $i -gt 0 ]] || { tail -n +1 -s 0.2 -f "$logs/process-0.log" --pid=$! & speaker=$!; }
+done
+
+while [[ ${#running[@]} -gt 0 ]]; do
+  code=0
+  wait -n -p pid "${!running[@]}" || code=$?
+  i=${running[$pid]}
+  unset "running[$pid]"
+  if [[ $code -ne 0 ]]; then
+    stop
+    echo "local_pod: process $i ended with code $code; $logs/process-$i.log ends: $(tail -n 1 "$logs/process-$i.log")" >&2
+    exit $code
+  fi
+done
