@@ -110,4 +110,5 @@ def get_config() -> ConfigDict:
     ev.batch = 0  # windows of a device that the towers see together; 0: what suits it
 
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})  # devices along each axis; -1: the rest
+    config.mesh.zero1 = False  # True: each device of `data` keeps a part of the optimizer's moments (ZeRO-1), not all
     return config

@@ -59,13 +59,14 @@ def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "te
 
     Raises InputError when the sizes do not multiply to the number of devices.
     """
-    sizes = [config[axis] for axis in MESH_AXES]
+    asked = {axis: config[axis] for axis in MESH_AXES}
+    sizes = list(asked.values())
     n = jax.device_count() if devices is None else len(devices)
     fixed = math.prod(s for s in sizes if s != -1)
     if sizes.count(-1) == 1 and fixed > 0 and n % fixed == 0:
         sizes[sizes.index(-1)] = n // fixed
     if math.prod(sizes) != n or min(sizes) < 1:
-        raise InputError(f"config.mesh {dict(config)} does not fit {n} device(s): its sizes must multiply to {n} "
+        raise InputError(f"config.mesh {asked} does not fit {n} device(s): its sizes must multiply to {n} "
                          "(one of them may be -1 for the rest)")
     # Explicit axes, JAX's default now, make linen's logical constraints assertions; here the compiler places arrays.
     return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
@@ -194,3 +195,17 @@ def shardings_of(abstract: Any, mesh: jax.sharding.Mesh) -> Any:
             raise InputError(f"parameter {jax.tree_util.keystr(path)} of shape {x.shape} does not divide over mesh "
                              f"{dict(mesh.shape)} as {sharding.spec}: choose other config.mesh sizes") from None
     return shardings
+
+
+def over_data(x: jax.ShapeDtypeStruct) -> NamedSharding:
+    """The sharding of an abstract array, split over `data`, too (ZeRO-1, Rajbhandari et al. 2020, section 5.1): along
+    the first axis that is whole and divides, else along one that is split already; as it was where none divides."""
+    mesh, spec = x.sharding.mesh, [*x.sharding.spec, *[None] * (x.ndim - len(x.sharding.spec))]
+    axes = [() if names is None else (names,) if isinstance(names, str) else tuple(names) for names in spec]
+    pieces = [math.prod(mesh.shape[name] for name in names) for names in axes]
+    divide = [i for i, n in enumerate(x.shape) if n % (pieces[i] * mesh.shape["data"]) == 0]
+    if not divide or mesh.shape["data"] == 1:
+        return x.sharding
+    axis = min(divide, key=lambda i: (pieces[i] > 1, i))
+    spec[axis] = (*axes[axis], "data")
+    return NamedSharding(mesh, PartitionSpec(*spec))

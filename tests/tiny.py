@@ -60,7 +60,7 @@ class Run:
         self.mesh, self.model = mesh, two_towers.build(config.model, multi_label=config.data.prompts > 0)
         self.tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
         with parallel.use(mesh):
-            self.state = states.create(self.model, self.tx, mesh, config.seed)
+            self.state = states.create(self.model, self.tx, mesh, config.seed, config.mesh.zero1)
             self.step = steps.compile_step(self.model, self.tx, schedule, config, self.state, mesh)
 
     @staticmethod
@@ -69,7 +69,7 @@ class Run:
         model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
         tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
         with parallel.use(mesh):
-            state = states.abstract(model, tx, mesh)
+            state = states.abstract(model, tx, mesh, config.mesh.zero1)
             step = steps.compile_step(model, tx, schedule, config, state, mesh)
             return step.lower(state, steps.abstract_batch(config.data, model, mesh)).compile()
 

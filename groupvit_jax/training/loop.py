@@ -169,7 +169,7 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
     """The state to go on from and the number of the next batch."""
     latest = checkpoints.latest()
     if latest is None:
-        state = states.create(model, tx, mesh, config.seed)
+        state = states.create(model, tx, mesh, config.seed, config.mesh.zero1)
         return (initial.start(state, config) if config.init_from.path else state), 0
     meta = checkpoints.meta(latest)
     if meta.get("imported"):
@@ -177,4 +177,4 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
                          f"with --config.init_from={workdir}")
     check_same_model(config, meta["config"], workdir)
     logging.info("going on from step %d in %s", latest, workdir)
-    return checkpoints.restore(latest, states.abstract(model, tx, mesh))
+    return checkpoints.restore(latest, states.abstract(model, tx, mesh, config.mesh.zero1))

@@ -44,16 +44,24 @@ def init(model: TwoTowers, tx: optax.GradientTransformation, key: jax.Array) -> 
     return State(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params))
 
 
-def abstract(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
-    """Shapes, dtypes and shardings of the state: what a restore, or a compilation without arrays, needs."""
+def abstract(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, zero1: bool = False) -> State:
+    """Shapes, dtypes and shardings of the state: what a restore, or a compilation without arrays, needs.
+
+    Moments lie as their parameters do; with `zero1` each device of `data` keeps a part of them, and the step's
+    compiler gives it that part of the gradient and gathers what it makes of it.
+    """
     boxed = jax.eval_shape(lambda: init(model, tx, jax.random.key(0)))
-    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-                        parallel.unbox(boxed), parallel.shardings_of(boxed, mesh))
+    shaped = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    state = jax.tree.map(shaped, parallel.unbox(boxed), parallel.shardings_of(boxed, mesh))
+    if zero1:
+        state = state.replace(opt_state=jax.tree.map(lambda x: shaped(x, parallel.over_data(x)), state.opt_state))
+    return state
 
 
-def create(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, seed: int) -> State:
+def create(model: TwoTowers, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, seed: int,
+           zero1: bool = False) -> State:
     """A fresh state on the mesh; no device ever holds more than its share."""
-    shardings = jax.tree.map(lambda x: x.sharding, abstract(model, tx, mesh))
+    shardings = jax.tree.map(lambda x: x.sharding, abstract(model, tx, mesh, zero1))
     make = jax.jit(lambda key: parallel.unbox(init(model, tx, key)), out_shardings=shardings)
     return make(jax.random.key(seed))
 
