@@ -59,8 +59,8 @@ set -m # each process is a group, with the workers that read its data
 for ((i = 0; i < number; i++)); do
   : > "$logs/process-$i.log" # is there when tail looks
   JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices "$PYTHON" -c 'from groupvit_jax.cli.main import main; main()' \
-    train "$@" --config="$config" --workdir="$workdir" \
-    --multihost --coordinator="localhost:$port" --processes="$number" --process="$i" \
+    train --config="$config" "$@" --workdir="$workdir" --multihost \
+    --coordinator="localhost:$port" --processes="$number" --process="$i" \
     > "$logs/process-$i.log" 2>&1 < /dev/null &
   running[$!]=$i
   [[ $i -gt 0 ]] || { tail -n +1 -s 0.2 -f "$logs/process-0.log" --pid=$! & speaker=$!; }

@@ -79,7 +79,7 @@ def test_each_process_is_told_of_the_others_and_has_its_log_and_process_0_speaks
     assert process.returncode == 0 and err == ""
     logs = [(tmp_path / f"run/logs/process-{i}.log").read_text() for i in range(3)]
     assert out == logs[0] and logs[0].endswith("process 0 ends\n")
-    told = [re.fullmatch(r"process (\d) has 4 on cpu: train --workdir run --config.seed=1 2 --config=recipe.py:variant "
+    told = [re.fullmatch(r"process (\d) has 4 on cpu: train --config=recipe.py:variant --workdir run --config.seed=1 2 "
                          r"--workdir=run --multihost --coordinator=localhost:(\d+) --processes=3 --process=\1",
                          log.splitlines()[0]) for log in logs]
     assert [match[1] for match in told] == ["0", "1", "2"] and len({match[2] for match in told}) == 1
