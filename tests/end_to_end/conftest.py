@@ -3,9 +3,10 @@
 import json
 import pathlib
 import subprocess
+import sys
 
 import pytest
-from processes import ROOT, groupvit
+from processes import ROOT, environment, groupvit
 
 from groupvit_jax.data import scenes
 from groupvit_jax.training import speed
@@ -27,10 +28,18 @@ class Trainings:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
 
+    def flags(self, workdir: str) -> list[str]:
+        return [f"--workdir={self.folder / workdir}", f"--config.data.train[0].path={self.folder}/scenes/train-*.tar",
+                f"--config.eval.data_root={self.folder}/scenes"]
+
     def start(self, workdir: str, *overrides: str, devices: int = 1) -> subprocess.Popen:
-        return groupvit(self.folder, "train", f"--config={CONFIG}", f"--workdir={self.folder / workdir}",
-                        f"--config.data.train[0].path={self.folder}/scenes/train-*.tar",
-                        f"--config.eval.data_root={self.folder}/scenes", *overrides, devices=devices)
+        return groupvit(self.folder, "train", f"--config={CONFIG}", *self.flags(workdir), *overrides, devices=devices)
+
+    def pod(self, workdir: str, number: int, *overrides: str, devices: int = 1) -> None:
+        """Trains to the end in so many processes of launch/local_pod.sh."""
+        subprocess.run(["bash", ROOT / "launch/local_pod.sh", str(number), CONFIG, *self.flags(workdir), *overrides],
+                       cwd=ROOT, env=environment(self.folder, devices) | {"PYTHON": sys.executable}, check=True,
+                       timeout=300)
 
     def run(self, workdir: str, *overrides: str, code: int = 0, **more) -> str:
         """Trains to the end; returns what was printed."""

@@ -9,16 +9,20 @@ import sys
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def groupvit(folder: pathlib.Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
-    """`groupvit ARGUMENTS` in a process of its own; those of one folder share compiled programs, as compiling is most
-    of their time."""
-    program = "from groupvit_jax.cli.main import main; main()"
-    environment = os.environ | {
+def environment(folder: pathlib.Path, devices: int) -> dict[str, str]:
+    """Of a process on so many CPU devices; those of one folder share compiled programs, as compiling is most of their
+    time."""
+    return os.environ | {
         "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def groupvit(folder: pathlib.Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
+    """`groupvit ARGUMENTS` in a process of its own, in the `environment` of `folder`."""
+    program = "from groupvit_jax.cli.main import main; main()"
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment(folder, devices),
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def together(start, number: int) -> list[str]:

@@ -37,7 +37,7 @@ def alone(evaluate):
     return evaluate("alone", 1, 1)
 
 
-@pytest.mark.parametrize("processes, devices", [(2, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("processes, devices", [(2, 1), (2, 2), (4, 1)])
 def test_the_counts_of_several_hosts_are_exactly_those_of_one(evaluate, alone, processes, devices):
     expected, confusion, _ = alone
     scores, counts, printed = evaluate(f"{processes}x{devices}", processes, devices)

@@ -1,5 +1,6 @@
 """Training in processes of its own: killed and started again, finished, spread over processes."""
 
+import shutil
 import signal
 import time
 
@@ -79,22 +80,60 @@ def test_another_model_in_the_folder_of_a_training_is_one_line_and_code_2(traini
     assert "config.model.text.width=8, not 16" in output.splitlines()[-1]
 
 
-def test_two_processes_of_four_devices_train_evaluate_and_save_as_one_of_eight(trainings):
-    more = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")] + [
-        "--config.train.steps=12", "--config.checkpoint.every=6", "--config.eval.every=6"]
-    together(lambda *flags: trainings.start("two", *more, *flags, devices=4), 2)
-    trainings.run("one", *more, devices=8)
+PODS = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")] + [
+    "--config.train.steps=12", "--config.checkpoint.every=6", "--config.eval.every=6"]
 
-    for name, rtol in (("loss", 1e-5), ("scenes/mIoU", 1e-2)):
-        ours, theirs = trainings.rows("two", name), trainings.rows("one", name)
-        assert [row["step"] for row in ours] == [row["step"] for row in theirs]
-        np.testing.assert_allclose([row[name] for row in ours], [row[name] for row in theirs], rtol=rtol)
-    (_, ours, step, _), (_, theirs, *_) = (checkpoint.load(str(trainings.folder / w)) for w in ("two", "one"))
+
+@pytest.fixture(scope="module")
+def one(trainings):
+    """The losses, scores and last variables of a training in one process of eight devices."""
+    trainings.run("one", *PODS, devices=8)
+    return outcome(trainings, "one")
+
+
+def outcome(trainings, workdir):
+    losses, scores = ({row["step"]: row[name] for row in trainings.rows(workdir, name)}
+                      for name in ("loss", "scenes/mIoU"))
+    _, variables, step, _ = checkpoint.load(str(trainings.folder / workdir))
     assert step == 12
-    for (path, a), b in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+    return losses, scores, variables
+
+
+def assert_same(ours, theirs, steps):
+    for mine, other, rtol in zip(ours[:2], theirs[:2], (1e-5, 1e-2)):
+        assert mine.keys() == {n for n in other if n in steps}
+        np.testing.assert_allclose([*mine.values()], [other[n] for n in mine], rtol=rtol)
+    for (path, a), b in zip(jax.tree.leaves_with_path(ours[2]), jax.tree.leaves(theirs[2]), strict=True):
         # A bias before a norm or under a softmax has no gradient but rounding, which Adam blows up to steps of the
         # learning rate, 1e-3; so equal losses leave some parameters apart by a few of them.
         np.testing.assert_allclose(a, b, atol=2e-2, err_msg=jax.tree_util.keystr(path))
+
+
+def test_two_processes_train_evaluate_and_save_as_one(trainings, one):
+    together(lambda *flags: trainings.start("two", *PODS, *flags, devices=4), 2)
+    assert_same(outcome(trainings, "two"), one, range(1, 13))
+
+
+@pytest.fixture(scope="module")
+def four(trainings):
+    """The folder of a training in four processes that launch/local_pod.sh started, with ZeRO-1."""
+    trainings.pod("four", 4, *PODS, "--config.mesh.zero1", devices=2)
+    return trainings.folder / "four"
+
+
+def test_four_processes_of_local_pod_train_evaluate_and_save_as_one(trainings, one, four):
+    assert_same(outcome(trainings, "four"), one, range(1, 13))
+    assert all((four / f"logs/process-{i}.log").is_file() for i in range(4))
+
+
+@pytest.mark.parametrize("processes", [2, 1])
+def test_what_four_processes_saved_fewer_resume_on_another_mesh_with_the_same_losses(trainings, one, four, processes):
+    workdir = f"{processes}_of_four"
+    mesh = ["--config.mesh.data=-1", "--config.mesh.fsdp=1", "--config.mesh.tensor=1"]
+    shutil.copytree(four / "checkpoints/6", trainings.folder / workdir / "checkpoints/6")
+    printed = together(lambda *flags: trainings.start(workdir, *PODS, *mesh, *flags), processes)
+    assert "going on from step 6" in printed[0]
+    assert_same(outcome(trainings, workdir), one, range(7, 13))
 
 
 def test_multihost_without_anyone_to_say_who_the_others_are_is_one_line_and_code_2(trainings):
