@@ -90,6 +90,19 @@ def test_a_parameter_that_does_not_divide_is_an_input_error_that_names_it():
         parallel.shardings_of(boxed, tiny.mesh(1, 1, 8))
 
 
+@pytest.mark.parametrize("shape, spec, got", [
+    ((4, 6), ("fsdp", "tensor"), (("fsdp", "data"), "tensor")),  # both are split: the first of them, further
+    ((8, 6), ("fsdp", None), ("fsdp", "data")),  # one is whole: that one
+    ((3, 2, 4), (None, "tensor", None), (None, "tensor", "data")),  # 3 does not divide
+    ((2, 3), ("fsdp", None), ("fsdp", None)),  # nothing does
+    ((4,), (), ("data",)), ((), (), ()),
+])
+def test_zero1_splits_over_data_the_first_axis_that_is_whole_and_divides(shape, spec, got):
+    sharding = jax.sharding.NamedSharding(tiny.mesh(2, 2, 2), PartitionSpec(*spec))
+    split = parallel.over_data(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=sharding))
+    assert split.is_equivalent_to(jax.sharding.NamedSharding(tiny.mesh(2, 2, 2), PartitionSpec(*got)), len(shape))
+
+
 def test_unboxing_gives_plain_arrays_and_keeps_the_others():
     boxed = {"a": nn.LogicallyPartitioned(jnp.ones(2), ("embed",)), "b": jnp.zeros(1)}
     assert all(isinstance(x, jax.Array) for x in parallel.unbox(boxed).values())

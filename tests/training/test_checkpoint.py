@@ -20,7 +20,7 @@ from groupvit_jax.training import state as states
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model, to_json
 
 
-def made_state(config, mesh, step=3):
+def made_state(config, mesh, zero1=False, step=3):
     """A state of random numbers in its shardings: nothing is compiled."""
     model = two_towers.build(config.model, multi_label=True)
     tx, _ = optim.build(config.optim, config.data.batch, 1, 10)
@@ -30,7 +30,7 @@ def made_state(config, mesh, step=3):
         array = rng.normal(size=x.shape) if x.dtype == jnp.float32 else np.full(x.shape, step)
         return jax.device_put(array.astype(x.dtype), x.sharding)
 
-    return jax.tree.map(draw, states.abstract(model, tx, mesh)), (model, tx)
+    return jax.tree.map(draw, states.abstract(model, tx, mesh, zero1)), (model, tx)
 
 
 def small_state(step=1):
@@ -50,21 +50,31 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
-def test_a_state_saved_on_one_mesh_is_restored_equal_on_another_and_lies_as_that_one_says(tmp_path):
+@pytest.mark.parametrize("zero1", [False, True])
+@pytest.mark.parametrize("mesh", [(2, 4, 1), (2, 2, 2), (1, 1, 1)])
+def test_a_state_is_restored_equal_on_another_mesh_with_zero1_changed_and_back_and_lies_as_asked(tmp_path, mesh, zero1):
     config = tiny.config()
-    saved, (model, tx) = made_state(config, tiny.mesh(2, 2, 2))
+    saved, (model, tx) = made_state(config, tiny.mesh(8, 1, 1), zero1)
+    restored = saved
+    for step, (sizes, split) in enumerate([(mesh, not zero1), ((8, 1, 1), zero1)]):
+        like = states.abstract(model, tx, tiny.mesh(*sizes), split)
+        with checkpoints(tmp_path) as ours:
+            ours.save(restored.replace(step=jnp.asarray(step)), config, step, {})
+        with checkpoints(tmp_path) as ours:
+            restored, _ = ours.restore(step, like)
+        assert_equal(saved.replace(step=jnp.asarray(step)), restored)
+        assert all(x.sharding == y.sharding
+                   for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(like), strict=True))
+
+
+def test_evaluation_reads_the_model_and_the_configuration_of_a_state_saved_on_a_mesh(tmp_path):
+    config = tiny.config()
+    saved, _ = made_state(config, tiny.mesh(2, 2, 2))
     with checkpoints(tmp_path) as ours:
         ours.save(saved, config, 3, {"loss": 1.5})
-    like = states.abstract(model, tx, tiny.mesh(1, 4, 1))
-    with checkpoints(tmp_path) as ours:
-        restored, position = ours.restore(3, like)
         meta = ours.meta(3)
-    assert_equal(saved, restored)
-    assert all(x.sharding == y.sharding for x, y in zip(jax.tree.leaves(restored), jax.tree.leaves(like), strict=True))
-    assert position == meta["position"] == 3 and meta["metrics"] == {"loss": 1.5}
-    assert meta["config"] == to_json(config)
-
-    read, variables, step, _ = checkpoint.load(str(tmp_path))  # the same, as evaluation reads it
+    assert meta["position"] == 3 and meta["metrics"] == {"loss": 1.5} and meta["config"] == to_json(config)
+    read, variables, step, _ = checkpoint.load(str(tmp_path))
     assert step == 3 and to_json(read) == to_json(config)
     assert_equal(saved.variables, variables)
     assert all(len(x.devices()) == 1 for x in jax.tree.leaves(variables))
@@ -106,6 +116,15 @@ def test_going_on_with_another_model_is_an_input_error_that_names_the_first_diff
 
 def test_other_lengths_rates_and_folders_may_go_on():
     check_same_model(tiny.config(train__steps=9, optim__lr=1.0, checkpoint__every=2), to_json(tiny.config()), "here")
+
+
+def test_on_another_mesh_a_run_goes_on_with_a_line_for_each_change_and_so_does_one_from_before_zero1(caplog):
+    old = to_json(tiny.config(mesh__fsdp=4))
+    del old["mesh"]["zero1"]
+    with caplog.at_level("WARNING"):
+        check_same_model(tiny.config(mesh__tensor=2), old, "here")
+    assert [record.getMessage().split()[0] for record in caplog.records] == [
+        "config.mesh.fsdp", "config.mesh.tensor", "config.mesh.zero1"]
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
