@@ -50,8 +50,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("zero1", [False, True])
-@pytest.mark.parametrize("mesh", [(2, 4, 1), (2, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize("mesh, zero1", [((2, 4, 1), True), ((2, 2, 2), False), ((1, 1, 1), True)])
 def test_a_state_is_restored_equal_on_another_mesh_with_zero1_changed_and_back_and_lies_as_asked(tmp_path, mesh, zero1):
     config = tiny.config()
     saved, (model, tx) = made_state(config, tiny.mesh(8, 1, 1), zero1)
