@@ -54,14 +54,14 @@ def build(config: ConfigDict, target: Slice) -> Program:
     """Raises InputError for a configuration that cannot be, or whose mesh or batch does not fit the slice."""
     pipeline.check(config)
     mesh = parallel.create_mesh(config.mesh, target.devices)
-    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
+    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data), config.train.microbatches)
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
     # Without data the length of the run is unknown: a constant of the schedule, which costs the same whatever it is.
     tx, schedule = optim.build(config.optim, config.data.batch, warmup=1, steps=2)
     with parallel.use(mesh):
-        state = states.abstract(model, tx, mesh)
+        state = states.abstract(model, tx, mesh, config.mesh.zero1)
         batch = steps.abstract_batch(config.data, model, mesh)
-        step = steps.compile_step(model, tx, schedule, config.augment, config.seed, state, mesh)
+        step = steps.compile_step(model, tx, schedule, config, state, mesh)
         return Program(step, state, batch, mesh, flops.forward_flops(model, batch))
 
 

@@ -35,21 +35,21 @@ def lines(config: ConfigDict, images_per_second: float = 0.0) -> Iterator[str]:
     """
     pipeline.check(config)
     mesh = parallel.create_mesh(config.mesh)
-    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data))
+    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data), config.train.microbatches)
     model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
     pairs, found = count_pairs(config)
     lengths = loop.plan(config, pairs) if pairs or config.train.steps else None
     tx, schedule = optim.build(config.optim, config.data.batch, *(
         (lengths.warmup, lengths.steps) if lengths else (0, 1)))
     with parallel.use(mesh):
-        state, batch = states.abstract(model, tx, mesh), steps.abstract_batch(config.data, model, mesh)
+        state, batch = states.abstract(model, tx, mesh, config.mesh.zero1), steps.abstract_batch(config.data, model, mesh)
         work = {part: products(model, part, batch) / config.data.batch for part in METHODS}
         yield from of_arrays(state, batch)
         yield from of_model(state, work, 1 + config.data.prompts)
         yield from of_memory(state, batch, mesh)
         yield from ["", "data", *(f"  {line}" for line in found)]
         yield from of_time(config, lengths, 3 * sum(work.values()), mesh, images_per_second)
-        step = steps.compile_step(model, tx, schedule, config.augment, config.seed, state, mesh)
+        step = steps.compile_step(model, tx, schedule, config, state, mesh)
         yield from of_compiler(step, state, batch, mesh)
 
 
