@@ -91,6 +91,8 @@ def get_config() -> ConfigDict:
     train.warmup_epochs = 2.0
     train.warmup_steps = 0  # > 0: this many, whatever warmup_epochs says
     train.microbatches = 1  # parts of a batch whose activations are in memory in turn; changes memory and time only
+    train.remat = "none"  # or what a block's gradient keeps: "dots" its linear maps' results, "full" only its input
+    train.scan = False  # compile one block of the text tower for all: compiles faster, runs slower
     train.log_every = 50  # steps
     train.profile = ()  # (first, last) step of a trace for XProf or TensorBoard in WORKDIR/profile; (): none
 

@@ -93,6 +93,12 @@ def ways(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def current_ways() -> int:
+    """The same of the mesh in use; 1 where there is none."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return sizes["data"] * sizes["fsdp"] if "data" in sizes else 1
+
+
 def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1, microbatches: int = 1) -> None:
     """Raises InputError when a global batch in groups of so many pictures does not divide over the mesh, or its
     micro-batches do not."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import sys
+import threading
 import time
 
 from groupvit_jax import files
@@ -62,6 +63,27 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+@contextlib.contextmanager
+def waiting(what: str, every: float = 5.0):
+    """Says every few seconds that `what` goes on, and for how long: a compilation cannot know how far it is."""
+    ended, began, terminal = threading.Event(), time.monotonic(), sys.stderr.isatty()
+
+    def say() -> None:
+        while not ended.wait(every):
+            print(("\r\033[K" if terminal else "") + f"{what}, {clock(time.monotonic() - began)}",
+                  end="" if terminal else "\n", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 class MetricWriter:

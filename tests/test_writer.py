@@ -1,5 +1,7 @@
 import json
 import struct
+import sys
+import time
 
 import pytest
 
@@ -125,3 +127,11 @@ def test_tensorboard_reads_the_same_scalars(tmp_path):
         found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
         data = data[16 + size :]
     assert found == [(1, "loss", 0.5), (2, "loss", 1.0)]
+
+
+def test_waiting_says_for_how_long(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with writer.waiting("compiling for v5e:2x2", every=0.02):
+        time.sleep(0.2)
+    shown = lines(capsys)
+    assert len(shown) > 1 and set(shown) == {"compiling for v5e:2x2, 0:00"}

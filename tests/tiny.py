@@ -9,10 +9,7 @@ from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
 from groupvit_jax import parallel
-from groupvit_jax.models import two_towers
-from groupvit_jax.training import optim
-from groupvit_jax.training import state as states
-from groupvit_jax.training import step as steps
+from groupvit_jax.training import program as programs
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # `configs` lies beside the package and is not installed
 from configs import base  # noqa: E402
@@ -53,25 +50,18 @@ def batch(config: ConfigDict, seed: int = 0) -> dict[str, np.ndarray]:
     return {"image": rng.integers(0, 256, (b, side, side, 3), np.uint8), "text": tokens}
 
 
+def program(config: ConfigDict, mesh: jax.sharding.Mesh) -> programs.Program:
+    return programs.build(config, mesh, warmup=2, steps=100)
+
+
 class Run:
     """State and step of a configuration on a mesh; call it with a host batch for the step's metrics."""
 
     def __init__(self, config: ConfigDict, mesh: jax.sharding.Mesh):
-        self.mesh, self.model = mesh, two_towers.build(config.model, multi_label=config.data.prompts > 0)
-        self.tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
+        made = program(config, mesh)
+        self.mesh, self.model, self.step = mesh, made.model, made.step
         with parallel.use(mesh):
-            self.state = states.create(self.model, self.tx, mesh, config.seed, config.mesh.zero1)
-            self.step = steps.compile_step(self.model, self.tx, schedule, config, self.state, mesh)
-
-    @staticmethod
-    def abstract(config: ConfigDict, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
-        """The compiled step, without a state or a batch."""
-        model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
-        tx, schedule = optim.build(config.optim, config.data.batch, 2, 100)
-        with parallel.use(mesh):
-            state = states.abstract(model, tx, mesh, config.mesh.zero1)
-            step = steps.compile_step(model, tx, schedule, config, state, mesh)
-            return step.lower(state, steps.abstract_batch(config.data, model, mesh)).compile()
+            self.state = made.create()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
         with parallel.use(self.mesh):

@@ -10,8 +10,9 @@ import jax
 from groupvit_jax import chips
 from groupvit_jax.aot import cost, hlo
 from groupvit_jax.aot.products import float32_products
-from groupvit_jax.aot.program import Program
 from groupvit_jax.aot.topology import Slice
+from groupvit_jax.training import flops
+from groupvit_jax.training.program import Program
 
 CAVEATS = """\
 These are numbers of the compiler's static cost model, and no TPU ran: they compare programs under one libtpu and
@@ -31,7 +32,8 @@ def compile(program: Program, target: Slice) -> dict[str, Any]:
         "mesh": dict(program.mesh.shape), "fits": True, "why": "",
         "peak_bytes": None, "hbm_bytes": target.chip.hbm_bytes, "argument_bytes": None, "temp_bytes": None,
         "estimated_cycles": None, "uncosted_fusions": None, "uncosted": None, "custom_calls": None,
-        "collective_bytes": None, "model_flops_per_chip": 3 * program.forward_flops / target.chips,
+        "collective_bytes": None,
+        "model_flops_per_chip": 3 * flops.forward_flops(program.model, program.batch) / target.chips,
         # Outside the loss and the grouping blocks, which are float32 by design.
         "f32_matmuls": sum(n for part in ("projectors", "towers") for n in found[part].values()),
         "f32_matmuls_by_place": found, "jax": jax.__version__, "libtpu": version("libtpu"),

@@ -11,7 +11,15 @@ import numpy as np
 
 from groupvit_jax.data.images import MEAN, STD
 from groupvit_jax.models.grouping import GroupingBlock, TokenMlp
-from groupvit_jax.models.layers import Block, Inits, dense, exact_gelu, fold, layer_norm, truncated_normal
+from groupvit_jax.models.layers import (
+    Inits,
+    dense,
+    exact_gelu,
+    fold,
+    layer_norm,
+    rematerialized,
+    truncated_normal,
+)
 
 PUBLISHED_WIDTH = 384
 
@@ -38,6 +46,7 @@ class ImageTower(nn.Module):
       group_token_std: deviation of the first stage's group tokens at the start.
       position_std: deviation of the position embedding at the start, which is added to patches of deviation 1.
       assignment_gain, residual_gain: see `GroupingBlock`.
+      remat: what the gradient keeps of each block, see `layers.REMAT`.
     """
 
     image_size: int
@@ -55,6 +64,7 @@ class ImageTower(nn.Module):
     assignment_gain: float = 1.0
     residual_gain: float = 1.0
     dtype: Any = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, images: jax.Array, keys: jax.Array | None = None) -> ImageFeatures:
@@ -71,7 +81,8 @@ class ImageTower(nn.Module):
             if tokens is not None:
                 x = jnp.concatenate([x, tokens], axis=1)  # [b n+m c]
             for i in range(depth):
-                x = Block(self.heads, self.mlp_ratio, exact_gelu, inits, False, next(rates), self.dtype,
+                x = rematerialized(self.remat)(
+                    self.heads, self.mlp_ratio, exact_gelu, inits, False, next(rates), self.dtype,
                           name=f"stage{s}_block{i}")(x, of_next())
             if tokens is not None:
                 x, previous = x[:, :n], x[:, n:]

@@ -1,13 +1,16 @@
 """The text tower: CLIP's causal transformer."""
 
+import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from groupvit_jax import parallel
 from groupvit_jax.data.packing import Packed
-from groupvit_jax.models.layers import Block, Inits, layer_norm, quick_gelu
+from groupvit_jax.models.layers import Inits, layer_norm, quick_gelu, rematerialized
 
 normal = nn.initializers.normal
 
@@ -17,6 +20,8 @@ class TextTower(nn.Module):
 
     Attributes:
       vocabulary: number of token ids; length: number of positions; width, heads, depth: of the transformer.
+      remat: what the gradient keeps of each block, see `layers.REMAT`.
+      scan: compile one block and run it `depth` times, which compiles faster and runs slower.
     """
 
     vocabulary: int
@@ -25,6 +30,8 @@ class TextTower(nn.Module):
     heads: int
     depth: int
     dtype: Any = jnp.float32
+    remat: str = "none"
+    scan: bool = False
 
     @nn.compact
     def __call__(self, text: jax.Array | Packed) -> jax.Array:
@@ -32,7 +39,6 @@ class TextTower(nn.Module):
         # Initial deviations are CLIP's (its `initialize_parameters`).
         inits = Inits(normal(self.width**-0.5), normal(self.width**-0.5 * (2 * self.depth) ** -0.5),
                       normal((2 * self.width) ** -0.5), normal(self.width**-0.5 * (2 * self.depth) ** -0.5))
-        # Looked up in float32: the gradient of a row is the sum over thousands of texts, too many for bfloat16.
         embed = nn.Embed(self.vocabulary, self.width, dtype=jnp.float32, name="tokens",
                          embedding_init=nn.with_logical_partitioning(normal(0.02), ("vocabulary", "embed")))
         table = self.param("positions", nn.with_logical_partitioning(normal(0.01), ("positions", "embed")),
@@ -42,14 +48,47 @@ class TextTower(nn.Module):
             same_text = segments[:, None, :, None] == segments[:, None, None, :]  # [b 1 l l]
         else:
             tokens, positions, same_text = text, jnp.arange(text.shape[1]), None
-        x = (embed(tokens) + table[positions]).astype(self.dtype)  # [b l c]
+        x = (look_up(embed.embedding, tokens, self.dtype) + table[positions]).astype(self.dtype)  # [b l c]
         x = nn.with_logical_constraint(x, ("batch", "length", "activation"))
-        for i in range(self.depth):
-            x = Block(self.heads, 4, quick_gelu, inits, True, 0.0, self.dtype, name=f"block{i}")(
-                x, mask=same_text)
+        block = functools.partial(rematerialized(self.remat), self.heads, 4, quick_gelu, inits, True, 0.0, self.dtype)
+        if self.scan and not self.is_initializing():
+            each = [self.variables["params"][f"block{i}"] for i in range(self.depth)]
+            run = lambda x, params: block(parent=None).apply({"params": params}, x, None, same_text)  # noqa: E731
+            x, _ = jax.lax.scan(lambda x, params: (run(x, params), None), x,
+                                jax.tree.map(lambda *x: jnp.stack(x), *each))
+        else:
+            for i in range(self.depth):
+                x = block(name=f"block{i}")(x, None, same_text)
         # Attention is causal and positions are independent after it: take the one feature, then the norm.
         x = at_places(x, text.places) if isinstance(text, Packed) else at_end(x, tokens)
         return layer_norm(self.dtype, "norm")(x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table: jax.Array, ids: jax.Array, dtype: Any) -> jax.Array:
+    """Rows of a float32 table [v c], ids [b l] -> [b l c].
+
+    The gradient of a row is the sum over thousands of texts, too many for bfloat16: each device sums its own in
+    float32. What devices then send each other is `dtype`, as all other gradients are.
+    """
+    return jnp.take(table, ids, axis=0)
+
+
+def look_up_forward(table: jax.Array, ids: jax.Array, dtype: Any) -> tuple[jax.Array, tuple]:
+    return look_up(table, ids, dtype), (table, ids)
+
+
+def look_up_backward(dtype: Any, kept: tuple, gradient: jax.Array) -> tuple[jax.Array, None]:
+    table, ids = kept
+    parts = math.gcd(parallel.current_ways(), len(ids))
+    each = lambda x: nn.with_logical_constraint(  # noqa: E731
+        x.reshape(parts, -1, *x.shape[2:]), ("batch", *[None] * (x.ndim - 1)))
+    sums = jax.vmap(lambda ids, gradient: jnp.zeros_like(table).at[ids].add(gradient))(each(ids), each(gradient))
+    sums = nn.with_logical_constraint(sums.astype(dtype), ("batch", None, None))  # [parts v c]
+    return jax.lax.reduce(sums, jnp.zeros((), dtype), jax.lax.add, (0,)).astype(table.dtype), None
+
+
+look_up.defvjp(look_up_forward, look_up_backward)
 
 
 def at_end(x: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from groupvit_jax.data.packing import Packed
 from groupvit_jax.errors import InputError
 from groupvit_jax.models.image import ImageFeatures, ImageTower
-from groupvit_jax.models.layers import dense
+from groupvit_jax.models.layers import REMAT, dense
 from groupvit_jax.models.text import TextTower
 
 MAX_LOGIT_SCALE = 100.0
@@ -108,20 +108,24 @@ class TwoTowers(nn.Module):
         return self.project(features.image, features.texts) | {"assignments": features.assignments}
 
 
-def build(config, multi_label: bool) -> TwoTowers:
-    """The model of `config.model`; `multi_label` says whether the multi-label loss is used.
+def build(config, multi_label: bool, remat: str = "none", scan: bool = False) -> TwoTowers:
+    """The model of `config.model`; `multi_label` says whether the multi-label loss is used, `remat` and `scan` how its
+    gradient is computed (see `configs.base`, train).
 
     Raises InputError for sizes that do not go together. Unknown keys are errors.
     """
     dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}.get(config.dtype)
     if dtype is None:
         raise InputError(f"config.model.dtype is {config.dtype!r}: use 'float32' or 'bfloat16'")
+    if remat not in REMAT:
+        raise InputError(f"config.train.remat={remat!r}: use 'none', 'dots' or 'full'")
     image, text = dict(config.image), dict(config.text)
     for name in ("depths", "group_tokens", "output_groups"):
         image[name] = tuple(image[name])
     check_sizes(image, text)
     projector = Projector(**config.projector, dtype=dtype)
-    return TwoTowers(ImageTower(**image, dtype=dtype), TextTower(**text, dtype=dtype), projector,
+    return TwoTowers(ImageTower(**image, dtype=dtype, remat=remat),
+                     TextTower(**text, dtype=dtype, remat=remat, scan=scan), projector,
                      projector.copy(), multi_label)
 
 

@@ -12,13 +12,12 @@ import jax
 from ml_collections import ConfigDict
 
 from groupvit_jax import chips, parallel
-from groupvit_jax.data import pipeline, sources
+from groupvit_jax.data import sources
 from groupvit_jax.errors import InputError
-from groupvit_jax.models import two_towers
 from groupvit_jax.models.two_towers import TwoTowers
-from groupvit_jax.training import flops, initial, loop, optim
+from groupvit_jax.training import flops, initial, loop
+from groupvit_jax.training import program as programs
 from groupvit_jax.training import state as states
-from groupvit_jax.training import step as steps
 from groupvit_jax.training.state import State
 from groupvit_jax.writer import clock
 
@@ -33,24 +32,18 @@ def lines(config: ConfigDict, images_per_second: float = 0.0) -> Iterator[str]:
 
     Raises InputError for a configuration that cannot train; missing data is only said.
     """
-    pipeline.check(config)
     mesh = parallel.create_mesh(config.mesh)
-    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data), config.train.microbatches)
-    model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
+    programs.check(config, mesh)
     pairs, found = count_pairs(config)
     lengths = loop.plan(config, pairs) if pairs or config.train.steps else None
-    tx, schedule = optim.build(config.optim, config.data.batch, *(
-        (lengths.warmup, lengths.steps) if lengths else (0, 1)))
-    with parallel.use(mesh):
-        state, batch = states.abstract(model, tx, mesh, config.mesh.zero1), steps.abstract_batch(config.data, model, mesh)
-        work = {part: products(model, part, batch) / config.data.batch for part in METHODS}
-        yield from of_arrays(state, batch)
-        yield from of_model(state, work, 1 + config.data.prompts)
-        yield from of_memory(state, batch, mesh)
-        yield from ["", "data", *(f"  {line}" for line in found)]
-        yield from of_time(config, lengths, 3 * sum(work.values()), mesh, images_per_second)
-        step = steps.compile_step(model, tx, schedule, config, state, mesh)
-        yield from of_compiler(step, state, batch, mesh)
+    program = programs.build(config, mesh, *((lengths.warmup, lengths.steps) if lengths else (0, 1)))
+    work = {part: products(program.model, part, program.batch) / config.data.batch for part in METHODS}
+    yield from of_arrays(program.state, program.batch)
+    yield from of_model(program.state, work, 1 + config.data.prompts)
+    yield from of_memory(program.state, program.batch, mesh)
+    yield from ["", "data", *(f"  {line}" for line in found)]
+    yield from of_time(config, lengths, 3 * sum(work.values()), mesh, images_per_second)
+    yield from of_compiler(program)
 
 
 def count_pairs(config: ConfigDict) -> tuple[int, list[str]]:
@@ -144,14 +137,14 @@ def of_time(config: ConfigDict, lengths: loop.Plan | None, work: float, mesh: ja
     yield "  at such shares of the published peak; --images_per_second=N gives the time at a measured speed"
 
 
-def of_compiler(step: Any, state: State, batch: Any, mesh: jax.sharding.Mesh) -> Iterator[str]:
+def of_compiler(program: programs.Program) -> Iterator[str]:
     """What the step takes in the program that this backend's compiler makes of it."""
-    kind = mesh.devices.flat[0].device_kind
+    kind = program.mesh.devices.flat[0].device_kind
     yield ""
-    yield f"compiling the step for {mesh.size} x {kind}: minutes for a large model; Ctrl-C does no harm"
+    yield f"compiling the step for {program.mesh.size} x {kind}: minutes for a large model; Ctrl-C does no harm"
     began = time.monotonic()
     try:
-        memory = step.lower(state, batch).compile().memory_analysis()
+        memory = program.trace().lower().compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -20,10 +20,9 @@ from groupvit_jax.data import pipeline, sources
 from groupvit_jax.data.examples import MakeExample
 from groupvit_jax.data.health import Health
 from groupvit_jax.errors import InputError
-from groupvit_jax.models import two_towers
-from groupvit_jax.training import flops, initial, optim, trace
+from groupvit_jax.training import flops, initial, trace
+from groupvit_jax.training import program as programs
 from groupvit_jax.training import state as states
-from groupvit_jax.training import step as steps
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
 from groupvit_jax.training.log import Log
 from groupvit_jax.training.speed import Speed
@@ -72,11 +71,9 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     Raises InputError for configurations and data that cannot work, before anything is written where possible.
     """
     # 1. Devices, data, model, optimizer.
-    pipeline.check(config)
-    initial.check(config, workdir)
     mesh = parallel.create_mesh(config.mesh)
-    parallel.check_batch(mesh, config.data.batch, pipeline.group_size(config.data), config.train.microbatches)
-    model = two_towers.build(config.model, multi_label=config.data.prompts > 0)
+    programs.check(config, mesh)
+    initial.check(config, workdir)
     opened = sources.open_sources(config.data)
     pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
     health.opened(pairs, sources.problems(opened))
@@ -85,7 +82,8 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         config = config.copy_and_resolve_references()
         config.data.tagger = sources.tagger_name(config.data, opened)
     parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened)])
-    tx, schedule = optim.build(config.optim, config.data.batch, lengths.warmup, lengths.steps)
+    program = programs.build(config, mesh, lengths.warmup, lengths.steps)
+    model, step = program.model, program.step
     make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
     batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
     evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
@@ -95,7 +93,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep, best)))
-        state, position = resume(checkpoints, config, workdir, model, tx, mesh)
+        state, position = resume(checkpoints, config, workdir, program)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
@@ -104,11 +102,10 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if position >= lengths.steps:
             logging.info("%s is complete; raise config.train.steps or epochs to train on", workdir)
             return checkpoints.meta(position)["metrics"]
-        step = steps.compile_step(model, tx, schedule, config, state, mesh)
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
-        work = 3 * flops.forward_flops(model, steps.abstract_batch(config.data, model, mesh))
+        work = 3 * flops.forward_flops(model, program.batch)
         stream = stack.enter_context(contextlib.closing(batches.iterate(config.data, position)))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
         pace = stack.enter_context(contextlib.closing(Speed(config.data.batch, work, mesh)))
@@ -165,11 +162,12 @@ def prepare(workdir: str) -> None:
         raise InputError(f"cannot write to --workdir={workdir} ({error.strerror}): choose another") from None
 
 
-def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx, mesh) -> tuple[states.State, int]:
+def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str,
+           program: programs.Program) -> tuple[states.State, int]:
     """The state to go on from and the number of the next batch."""
     latest = checkpoints.latest()
     if latest is None:
-        state = states.create(model, tx, mesh, config.seed, config.mesh.zero1)
+        state = program.create()
         return (initial.start(state, config) if config.init_from.path else state), 0
     meta = checkpoints.meta(latest)
     if meta.get("imported"):
@@ -177,4 +175,4 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str, model, tx
                          f"with --config.init_from={workdir}")
     check_same_model(config, meta["config"], workdir)
     logging.info("going on from step %d in %s", latest, workdir)
-    return checkpoints.restore(latest, states.abstract(model, tx, mesh, config.mesh.zero1))
+    return checkpoints.restore(latest, program.state)

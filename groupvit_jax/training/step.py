@@ -1,4 +1,4 @@
-"""One training step: augment, forward, loss, gradient, update. Compiled once."""
+"""One training step: augment, forward, loss, gradient, update; whole, or with micro-batches in less memory."""
 
 import math
 from collections.abc import Callable
@@ -9,9 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from groupvit_jax import parallel
-from groupvit_jax.data.packing import Packed, rows_of
-from groupvit_jax.data.pipeline import group_size
 from groupvit_jax.models.layers import fold
 from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training.augment import augment
@@ -19,7 +16,6 @@ from groupvit_jax.training.loss import contrastive, groups_used
 from groupvit_jax.training.state import State
 
 Batch = dict[str, jax.Array]
-Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
 
 
 def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, flip: float, erase: float,
@@ -104,28 +100,3 @@ def join(tree: Any, groups: int) -> Any:
 def fold_each(key: jax.Array, n: int) -> jax.Array:
     """A key for each of n samples: [n]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n))
-
-
-def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, config, state: State,
-                 mesh: jax.sharding.Mesh) -> Step:
-    """The step of `config` as one sharded program whose state is donated; `state` may be abstract."""
-    augment, microbatches, parts = config.augment, config.train.microbatches, parallel.ways(mesh)
-
-    def step(state: State, batch: Batch):
-        key = jax.random.key(config.seed)
-        return train_step(model, tx, schedule, augment.flip, augment.erase, microbatches, parts, key, state, batch)
-
-    shardings = jax.tree.map(lambda x: x.sharding, state)
-    return jax.jit(step, donate_argnums=0, in_shardings=(shardings, parallel.batch_sharding(mesh)),
-                   out_shardings=(shardings, parallel.replicated(mesh)))
-
-
-def abstract_batch(config, model: TwoTowers, mesh: jax.sharding.Mesh) -> Batch:
-    """Shapes, dtypes and shardings of the global batches of `config.data`: what a compilation without data needs."""
-    b, side, texts, length = config.batch, model.image.image_size, 1 + config.prompts, model.text.length
-    group = group_size(config)
-    rows = (b // group, rows_of(config, group), config.pack_length) if config.packing else (b, texts, length)
-    struct = lambda *shape, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
-        shape, dtype, sharding=parallel.batch_sharding(mesh))
-    text = Packed(*[struct(*rows)] * 3, struct(b // group, group, texts, 2)) if config.packing else struct(*rows)
-    return {"image": struct(b, side, side, 3, dtype=jnp.uint8), "text": text}

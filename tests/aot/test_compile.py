@@ -3,16 +3,13 @@
 import json
 import math
 import runpy
-import sys
-import time
 
 import jax
 import pytest
 import tiny
 from jax import export
 
-from groupvit_jax import chips
-from groupvit_jax.aot import products, program, report, topology
+from groupvit_jax.aot import products, report
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import state as states
 
@@ -112,23 +109,13 @@ def test_the_sizes_in_the_compilers_words_are_read(why, asked, room):
 
 def test_float32_products_are_told_by_their_part():
     config = tiny.config(model__dtype="float32")
-    mesh = tiny.mesh(1, 1, 1)
-    step = program.build(config, topology.Slice("here", 1, list(mesh.devices.flat), chips.find("TPU v5 lite")))
-    found = products.float32_products(step.trace().jaxpr.jaxpr)
+    found = products.float32_products(tiny.program(config, tiny.mesh(1, 1, 1)).trace().jaxpr.jaxpr)
     blocks = sum(config.model.image.depths) + config.model.text.depth
     # Forward one, backward two: qkv, two of attention, out, two of the MLP.
     of_blocks = [n for place, n in found["towers"].items() if "block*/" in place]
     assert sum(of_blocks) == blocks * 6 * 3
     assert sum(found["projectors"].values()) == 2 * 2 * 3
     assert any("pre_assign" in place for place in found["grouping"]) and sum(found["loss"].values()) > 0
-
-
-def test_waiting_says_for_how_long(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with program.waiting("compiling for v5e:2x2", every=0.02):
-        time.sleep(0.2)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) > 1 and set(lines) == {"compiling for v5e:2x2, 0:00"}
 
 
 @pytest.mark.slow

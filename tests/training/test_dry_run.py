@@ -10,8 +10,8 @@ import tiny
 from groupvit_jax import chips, parallel
 from groupvit_jax.data.tar_source import TarSource
 from groupvit_jax.training import dry_run, flops
+from groupvit_jax.training import program as programs
 from groupvit_jax.training import state as states
-from groupvit_jax.training import step as steps
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_parameters_and_operations_of_the_parts_are_those_of_the_whole(config, m
     parts = ("image", "text", "image_projector", "text_projector", "scales")
     sizes, forward, both = zip(*(map(number, find(lines, part)) for part in parts))
     assert sum(sizes) == states.count_parameters(run.state) == number(find(lines, "in", "all")[0])
-    whole = flops.forward_flops(run.model, steps.abstract_batch(config.data, run.model, run.mesh)) / config.data.batch
-    assert sum(forward) * 1e9 == pytest.approx(whole, rel=0.01)
+    whole = flops.forward_flops(run.model, programs.abstract_batch(config.data, run.model, run.mesh))
+    assert sum(forward) * 1e9 == pytest.approx(whole / config.data.batch, rel=0.01)
     assert sum(both) == pytest.approx(3 * sum(forward), rel=0.01)
 
 

@@ -8,7 +8,7 @@ import tiny
 from groupvit_jax import parallel
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import flops
-from groupvit_jax.training import step as steps
+from groupvit_jax.training import program as programs
 
 X, W = jnp.ones((8, 16)), jnp.ones((16, 32))
 
@@ -34,7 +34,7 @@ def test_a_model_s_operations_grow_with_the_batch_and_with_padding():
     def of(**changes):
         config = tiny.config(**changes)
         model = two_towers.build(config.model, multi_label=True)
-        return flops.forward_flops(model, steps.abstract_batch(config.data, model, parallel.create_mesh()))
+        return flops.forward_flops(model, programs.abstract_batch(config.data, model, parallel.create_mesh()))
 
     padded = of(data__packing=False)
     assert of(data__packing=False, data__batch=32) == 2 * padded
@@ -45,7 +45,7 @@ def test_the_published_towers_take_the_operations_that_their_sizes_say():
     """Blocks only: the rest of the model is within the tolerance."""
     config = tiny.base.get_config()
     model = two_towers.build(config.model, multi_label=True)
-    batch = steps.abstract_batch(config.data, model, parallel.create_mesh())
+    batch = programs.abstract_batch(config.data, model, parallel.create_mesh())
     c, linear = 384, 12 * 384**2  # a block's multiplications a token
     blocks = sum(depth * (n * linear + 2 * n * n * c) for depth, n in zip((6, 3, 3), (260, 72, 8)))
     w, rows = 256, config.data.batch // 8 * 3  # rows of 128 positions for 8 pictures

@@ -33,8 +33,14 @@ def config(tmp_path_factory):
 def trained(config, tmp_path_factory):
     """(workdir, the jitted steps, the evaluators) of a run of three steps that was resumed for two more."""
     workdir, jitted, evaluators = tmp_path_factory.mktemp("run"), [], []
-    make_step, patch = loop.steps.compile_step, pytest.MonkeyPatch()
-    patch.setattr(loop.steps, "compile_step", lambda *args: jitted.append(make_step(*args)) or jitted[-1])
+    build, patch = loop.programs.build, pytest.MonkeyPatch()
+
+    def watched(*args):
+        program = build(*args)
+        jitted.append(program.step)
+        return program
+
+    patch.setattr(loop.programs, "build", watched)
 
     def make_evaluator(*args, **more):
         evaluators.append(Evaluator.from_config(*args, **more))
