@@ -25,20 +25,49 @@ def small(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="session")
-def compiling(tmp_path_factory):
-    """`compiling(config, "v5e:2x2", "--config.data.batch=8")`, in a process of its own -> code, out, err, the report,
-    and the path of the exported step."""
+class Compilation:
+    """`groupvit compile` in a process of its own; `done()` waits for it -> code, out, err, the report, and the path of
+    the exported step."""
 
-    def call(config, topology, *overrides):
-        output = tmp_path_factory.mktemp("compiled") / "new" / "report.json"
+    def __init__(self, folder, config, topology, *overrides):
+        self.output = folder / "new" / "report.json"
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
         env.pop("JAX_PLATFORMS", None)
-        ended = subprocess.run([sys.executable, "-c", "from groupvit_jax.cli.main import main; main()", "compile",
-                                f"--config={config}", f"--topology={topology}", f"--output={output}", *overrides],
-                               cwd=ROOT, env=env, capture_output=True, text=True)
-        report = json.loads(output.read_text()) if output.exists() else None
-        return SimpleNamespace(code=ended.returncode, out=ended.stdout, err=ended.stderr, report=report,
-                               exported=output.with_suffix(".stablehlo"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from groupvit_jax.cli.main import main; main()", "compile", f"--config={config}",
+             f"--topology={topology}", f"--output={self.output}", *overrides],
+            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    return call
+    def done(self):
+        out, err = self.process.communicate()
+        report = json.loads(self.output.read_text()) if self.output.exists() else None
+        return SimpleNamespace(code=self.process.returncode, out=out, err=err, report=report,
+                               exported=self.output.with_suffix(".stablehlo"))
+
+
+@pytest.fixture(scope="session")
+def compiling(tmp_path_factory):
+    """`compiling(config, "v5e:2x2", "--config.data.batch=8")`: see `Compilation.done`."""
+    return lambda *how: Compilation(tmp_path_factory.mktemp("compiled"), *how).done()
+
+
+def pytest_collection_modifyitems(items):
+    """What waits for the published recipe's compilation, minutes, comes last."""
+    items.sort(key=lambda item: "published" in getattr(item, "fixturenames", ()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_of_the_published_recipe(request, tmp_path_factory):
+    """Begins before the first of these tests and goes on beside all others."""
+    if not any("published" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    compilation = Compilation(tmp_path_factory.mktemp("published"), "configs/base.py", "v5e:8x8")
+    yield compilation
+    compilation.process.kill()
+
+
+@pytest.fixture(scope="session")
+def published(compilation_of_the_published_recipe):
+    """The published recipe on 64 chips of v5e: see `Compilation.done`."""
+    return compilation_of_the_published_recipe.done()

@@ -119,16 +119,27 @@ def test_float32_products_are_told_by_their_part():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # two minutes on two idle cores, a quarter of an hour on busy ones
-def test_the_published_recipe_on_64_chips(compiling):
-    """The targets of the step: one change of these numbers is right, a lower one."""
-    done = compiling("configs/base.py", "v5e:8x8")
-    assert done.code == 0, done.err
+@pytest.mark.timeout(3600)  # minutes on idle cores, a quarter of an hour on busy ones
+def test_the_published_recipe_fits_64_chips_with_room(published):
+    assert published.code == 0, published.err
+    assert published.report["fits"] and published.report["peak_bytes"] < 0.25 * published.report["hbm_bytes"]
+
+
+@pytest.mark.slow
+def test_it_costs_at_most_6e7_cycles_and_hides_no_work(published):
+    """The target of the step. When it changes, only lower numbers are right."""
+    assert published.report["estimated_cycles"] <= 6.0e7
+    assert published.report["custom_calls"] == {} and published.report["uncosted_fusions"] <= 14  # as many as before
+
+
+@pytest.mark.slow
+def test_its_chips_exchange_gradients_and_embeddings_in_bfloat16_and_a_tenth_more_at_most(published):
     config = tiny.base.get_config()
-    texts = 1 + config.data.prompts
-    embeddings = config.data.batch * (1 + texts) * config.model.projector.features
-    least = 2 * parameters(config) + 4 * embeddings  # gradients in bfloat16, embeddings in float32
-    assert done.report["fits"] and done.report["custom_calls"] == {}
-    assert done.report["f32_matmuls"] == 0, json.dumps(done.report["f32_matmuls_by_place"], indent=1)
-    assert sum(done.report["collective_bytes"].values()) <= 1.1 * least
-    assert done.report["estimated_cycles"] <= 6.0e7
+    embeddings = config.data.batch * (2 + config.data.prompts) * config.model.projector.features
+    least = 2 * (parameters(config) + embeddings)
+    assert least < sum(published.report["collective_bytes"].values()) <= 1.1 * least
+
+
+@pytest.mark.slow
+def test_it_has_no_float32_products_outside_loss_and_grouping(published):
+    assert published.report["f32_matmuls"] == 0, json.dumps(published.report["f32_matmuls_by_place"], indent=1)

@@ -39,7 +39,8 @@ def pod(tmp_path):
         environment = {"PYTHON": str(tmp_path / "python")} | environment
         started.append(subprocess.Popen(
             ["bash", ROOT / "launch/local_pod.sh", *arguments], cwd=tmp_path, text=True, env=os.environ | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))  # ignored where tests run in the background
         return started[-1]
 
     yield start
