@@ -40,7 +40,7 @@ def pod(tmp_path):
         started.append(subprocess.Popen(
             ["bash", ROOT / "launch/local_pod.sh", *arguments], cwd=tmp_path, text=True, env=os.environ | environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))  # ignored where tests run in the background
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))  # tests in the background ignore it
         return started[-1]
 
     yield start
