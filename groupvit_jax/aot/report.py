@@ -82,7 +82,7 @@ def text(report: dict[str, Any], chip: chips.Chip) -> str:
              f"{report['libtpu']}, compiled in {report['compile_seconds']:.0f} s"]
     if not report["fits"]:
         return "\n".join([*lines, f"DOES NOT FIT: {report['why']}",
-                          "What helps: more chips, a smaller config.data.batch, config.mesh.fsdp above 1."])
+                          "What helps: config.train.microbatches, more chips, config.mesh.fsdp above 1."])
     uncosted, calls = report["uncosted"], report["custom_calls"]
     least = report["model_flops_per_chip"] * report["chips"] / report["devices"] / chip.flops_per_cycle
     moved, products = report["collective_bytes"], report["f32_matmuls_by_place"]
