@@ -112,7 +112,7 @@ def check_batch(mesh: jax.sharding.Mesh, batch: int, group: int = 1, microbatche
     groups = batch // group // parts  # of a device
     if microbatches < 1 or groups % microbatches:
         raise InputError(f"config.train.microbatches={microbatches} does not divide the {groups} groups of pictures of "
-                         f"a device: take a divisor, or a smaller config.data.group than {group}")
+                         f"a device: give 1 or another divisor, or a smaller config.data.group than {group}")
 
 
 @functools.cache

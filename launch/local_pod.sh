@@ -26,6 +26,7 @@ for flag in "$@"; do
     || fail "$flag: is set here, from N and CONFIG; leave it out"
   before=$flag
 done
+[[ -n $workdir && ! $before =~ ^--?workdir$ ]] || fail "--workdir: name a folder"
 logs=$workdir/logs
 mkdir -p "$logs" 2> /dev/null || fail "--workdir=$workdir: cannot make $logs; choose another"
 

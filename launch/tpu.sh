@@ -123,7 +123,7 @@ check_run() {
   [[ $workdir == /* ]] || fail "--workdir='$workdir': give a folder that all workers share, as /mnt/runs/first;" \
     "setup --mount=... makes one of an NFS share or a bucket"
   [[ $attempts =~ ^[1-9][0-9]*$ && $pause =~ ^[0-9]+$ && $poll =~ ^[0-9]+$ ]] \
-    || fail "--attempts='$attempts' --pause='$pause' --poll='$poll': give numbers"
+    || fail "--attempts='$attempts' --pause='$pause' --poll='$poll': give whole numbers, attempts from 1"
   if [ -n "$until_done" ]; then
     check_create
     check_setup
@@ -186,7 +186,7 @@ run() {
 
 logs() {
   if [ -n "$output" ]; then
-    mkdir -p "$output"
+    [ -n "$dry_run" ] || mkdir -p "$output"
     call tpu-vm scp "$name:$workdir/logs" "$output" --worker=0 --recurse
   else
     on_workers "$worker" tail "$lines" ${follow:+-F}

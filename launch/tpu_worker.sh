@@ -193,7 +193,7 @@ stop() {
   local pid
   if busy && pid=$(cat pid 2>/dev/null); then
     kill -TERM -- "-$pid" 2>/dev/null || true
-    flock --wait 120 lock true || kill -KILL -- "-$pid" 2>/dev/null || true # 120 s: it may be saving
+    flock --wait 120 lock true || kill -KILL -- "-$pid" 2>/dev/null || true # while it writes a checkpoint
   fi
   echo stopped > state
   echo "$(hostname) is stopped"

@@ -26,7 +26,7 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or FLAGS.config is None or FLAGS.topology is None:
         raise InputError("usage: groupvit compile --config=FILE --topology=v5e:8x8 [--output=F.json]")
-    if FLAGS.output and not FLAGS.output.endswith(".json"):
+    if FLAGS.output and (not FLAGS.output.endswith(".json") or pathlib.Path(FLAGS.output).is_dir()):
         raise InputError(f"--output={FLAGS.output}: name a file that ends in .json")
     import jax
 

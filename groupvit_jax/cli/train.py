@@ -18,7 +18,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics.jsonl and TensorBoard events")
     flags.DEFINE_bool("dry_run", False, "print parameters, memory a chip, operations, the sharding of every array and "
                       "the time it would take; write nothing")
-    flags.DEFINE_float("images_per_second", None, "with --dry_run: the throughput to tell the time for", 1e-3)
+    flags.DEFINE_float("images_per_second", None, "with --dry_run: the throughput to tell the time for", 1e-3, 1e12)
     hosts.define_flags()
 
 

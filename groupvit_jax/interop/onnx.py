@@ -20,6 +20,7 @@ from groupvit_jax.inference import Model
 from groupvit_jax.interop import huggingface, programs
 from groupvit_jax.interop.proof import Difference
 from groupvit_jax.interop.proof_programs import compare
+from groupvit_jax.models.attention import portable
 
 OPSET = 20  # the first with Gelu; many runtimes do not have the newest
 
@@ -32,7 +33,7 @@ def export(model: Model, folder: pathlib.Path) -> None:
     model = programs.in_float32(model)
     made, weights = programs.make(model), jax.tree.map(jnp.asarray, huggingface.flat(model.variables))
     for name, program in made.items():
-        with programs.exact():
+        with programs.exact(), portable():
             converted = jax2onnx.to_onnx(
                 functools.partial(program.call, weights), program.takes, model_name=name, opset=OPSET,
                 input_names=[value.name for value in program.takes], output_names=[program.gives.name])

@@ -84,6 +84,8 @@ def look_up_backward(dtype: Any, kept: tuple, gradient: jax.Array) -> tuple[jax.
     each = lambda x: nn.with_logical_constraint(  # noqa: E731
         x.reshape(parts, -1, *x.shape[2:]), ("batch", *[None] * (x.ndim - 1)))
     sums = jax.vmap(lambda ids, gradient: jnp.zeros_like(table).at[ids].add(gradient))(each(ids), each(gradient))
+    if parts == 1:
+        return sums[0], None
     sums = nn.with_logical_constraint(sums.astype(dtype), ("batch", None, None))  # [parts v c]
     return jax.lax.reduce(sums, jnp.zeros((), dtype), jax.lax.add, (0,)).astype(table.dtype), None
 

@@ -58,8 +58,9 @@ class Log:
     def _write(self, row: Row) -> None:
         values = {name: float(value) for name, value in jax.device_get(row.metrics).items()}
         values |= row.rates() | self.health.check(row.counts) | {"compilations": self.compilations()}
+        before = self.last.get("compilations", 1)
         self._put(row.step, values)
-        if values["compilations"] > 1:
+        if values["compilations"] > before:
             logging.warning("step %d: the training step has been compiled %d times; a batch or the state changed its "
                             "shape or place, and training stood still meanwhile", row.step, values["compilations"])
         note = f"loss {values['loss']:.3f}  lr {values['learning_rate']:.2e}  {speed.note(values)}"

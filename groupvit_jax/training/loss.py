@@ -45,10 +45,10 @@ def log_sums(image: jax.Array, text: jax.Array, scale: jax.Array, parts: int = 1
         of_images, best, nearest = so_far  # [b] each
         texts, numbers = chunk
         logits = scale * similarity(texts, images)  # [rows b]
-        first = logits.argmax(axis=0)
-        closer = logits.max(axis=0) > best
+        top, number = logits.max(axis=0), numbers[logits.argmax(axis=0)]
+        closer = (top > best) | (top == best) & (number < nearest)  # of equal texts the first, in whatever chunk it is
         so_far = (jnp.logaddexp(of_images, jax.nn.logsumexp(logits, axis=0)),
-                  jnp.where(closer, logits.max(axis=0), best), jnp.where(closer, numbers[first], nearest))
+                  jnp.where(closer, top, best), jnp.where(closer, number, nearest))
         return so_far, jax.nn.logsumexp(logits, axis=1)
 
     if chunks > 1:

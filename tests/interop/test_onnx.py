@@ -15,6 +15,7 @@ from groupvit_jax.errors import InputError
 from groupvit_jax.inference import Model
 from groupvit_jax.interop import onnx as interop_onnx
 from groupvit_jax.interop.proof_programs import blocks
+from groupvit_jax.models import attention
 
 OUTPUTS = ["image_encoder", "text_encoder", "segmenter", "segmenter with background"]
 
@@ -48,6 +49,14 @@ def test_each_file_takes_and_gives_what_the_manifest_says(folder, sessions):
         loaded = onnx.load(folder / program["file"])
         onnx.checker.check_model(loaded, full_check=True)
         assert [x.version for x in loaded.opset_import] == [manifest["opset"]], name
+
+
+def test_a_model_with_more_tokens_than_a_tpu_has_lanes_is_exported(tmp_path_factory, tmp_path):
+    """Its attention has a form of its own for TPUs, which is nothing for a converter."""
+    model = tiny_run.load(tmp_path_factory.mktemp("run"), model__image__patch_size=2, model__image__width=8)
+    assert (32 // 2) ** 2 > attention.LANES
+    interop_onnx.export(model, tmp_path)
+    assert max(difference.absolute for difference in interop_onnx.differences(model, tmp_path)) < 1e-4
 
 
 @pytest.mark.parametrize("b", [1, 3, 7])

@@ -62,7 +62,7 @@ case "$*" in *--editable*) cp "$BENCH/bin/groupvit" venv/bin/groupvit ;; esac
     # Ends with the first line of ~/codes, which it removes; with 0 if there is none. While ~/hold is there, it trains.
     "groupvit": r"""
 printf -v line ' %q' "$@"; echo "$line" >> "$HOME/trainings"
-trap 'echo saved; exit 75' TERM
+trap 'echo ended; exit 75' TERM
 echo "step 1: loss 2.0"
 while [ -e "$HOME/hold" ]; do sleep 0.05; done
 code=0

@@ -60,6 +60,7 @@ def alive(folder):
     (("two", "recipe.py"), "N=two"), (("2", "other.py"), "CONFIG=other.py: no such file"),
     (("2", "recipe.py", "--process=1"), "--process=1: is set here"),
     (("2", "recipe.py", "--config", "x"), "--config: is set here"),
+    (("2", "recipe.py", "--workdir="), "--workdir: name a folder"), (("2", "recipe.py", "--workdir"), "name a folder"),
     (("2", "recipe.py", "--workdir=recipe.py/run"), "--workdir=recipe.py/run: cannot make"),
 ])
 def test_wrong_arguments_are_one_line_and_code_2(pod, arguments, words):

@@ -123,13 +123,13 @@ def test_neither_another_run_nor_a_setup_can_disturb_one_that_is_going_on(bench)
     assert bench.state() == "running"
 
 
-def test_stop_lets_the_training_save_and_starts_nothing_again(bench):
+def test_stop_lets_the_training_end_itself_and_starts_nothing_again(bench):
     bench.set_up()
     (bench.home / "hold").touch()
     bench.start()
     bench.until(lambda: "step 1" in bench.worker("status").out)
     assert bench.worker("stop").code == 0
-    assert bench.worker("status").out == "w-0 stopped: saved\n"
+    assert bench.worker("status").out == "w-0 stopped: ended\n"
     assert len(bench.trainings()) == 1
     assert bench.start().code == 0
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from groupvit_jax.models import layers
+from groupvit_jax.models import attention, layers
 
 
 def arrays(*shapes, dtype=jnp.float32):
@@ -22,14 +22,14 @@ def test_attention_in_parts_is_attention_and_so_is_its_gradient(heads, queries):
         loss = lambda q, k, v: (attend(q, k, v) * weights).sum()  # noqa: E731
         return jax.jit(lambda *x: (attend(*x), jax.grad(loss, argnums=(0, 1, 2))(*x)))(q, k, v)
 
-    ours, whole = both(layers.attend_in_parts), both(layers.attend_whole)
+    ours, whole = both(attention.attend_in_parts), both(attention.attend_whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, whole)
 
 
 def test_256_queries_and_the_few_that_remain_are_apart():
     """And two heads of three are apart from the third; so there are four products with keys."""
     q, k, v = arrays(*[(1, 3, 260, 8)] * 3)
-    text = str(jax.make_jaxpr(layers.attend_in_parts)(q, k, v))
+    text = str(jax.make_jaxpr(attention.attend_in_parts)(q, k, v))
     for heads, queries in ((2, 256), (1, 256), (2, 4), (1, 4)):
         assert f"f32[1,{heads},{queries},260]" in text
     assert "f32[1,3,260,260]" not in text

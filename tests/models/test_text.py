@@ -58,6 +58,8 @@ def test_rows_of_a_table_are_looked_up_and_get_the_sum_of_their_gradients(sizes)
 
 def test_gradients_of_a_bfloat16_tower_are_summed_in_float32_on_a_device():
     """A thousand ones: in bfloat16 256 + 1 is 256."""
-    ids = jnp.zeros((1, 1000), jnp.int32)
-    gradient = jax.grad(lambda table: look_up(table, ids, jnp.bfloat16).sum())(jnp.zeros((2, 1)))
-    np.testing.assert_array_equal(gradient, [[1000], [0]])
+    ids, gradient = jnp.zeros((8, 1000), jnp.int32), jax.jit(jax.grad(
+        lambda table, ids: look_up(table, ids, jnp.bfloat16).sum()))
+    np.testing.assert_array_equal(gradient(np.zeros((2, 1), np.float32), ids[:1, :999]), [[999], [0]])
+    with parallel.use(tiny.mesh(8, 1, 1)):
+        np.testing.assert_array_equal(gradient(np.zeros((2, 1), np.float32), ids), [[8000], [0]])

@@ -111,6 +111,7 @@ def test_a_group_is_in_use_that_wins_a_token():
 @pytest.mark.parametrize("parts, block", [(1, 1 << 24), (1, 12), (1, 1), (3, 1 << 24), (3, 13), (9, 6)])
 def test_sums_in_parts_and_chunks_are_those_of_the_whole_matrix(arrays, parts, block):
     image, text = arrays["image"], arrays["prompts"].reshape(B * K, D)
+    text[[14, 15]] = text[[3, 2]]  # of equal texts the first is nearest
     weights = np.random.default_rng(3).normal(size=(2, B * K)).astype(np.float32)
 
     def in_parts(image, text, scale):

@@ -7,7 +7,7 @@ import tiny
 
 pytestmark = pytest.mark.slow
 STEPS = 3
-MESHES = {"8x1x1": (8, 1, 1), "2x4x1": (2, 4, 1), "2x2x2": (2, 2, 2)}
+MESHES = {"8x1x1 zero1": ((8, 1, 1), True), "2x4x1": ((2, 4, 1), False), "2x2x2 zero1": ((2, 2, 2), True)}
 # Adam divides a gradient that is nothing but rounding (a bias before a norm has one) by its own size; this eps, in a
 # gradient clipped to norm 5, leaves it small, and 1e-5 of a parameter means something: a step moves most by 1e-3.
 EPS = 1e-2
@@ -34,8 +34,9 @@ def one_device():
 
 @pytest.fixture(scope="module", params=MESHES)
 def split(request):
-    """A training with ZeRO-1 on each mesh in turn."""
-    return trained(tiny.mesh(*MESHES[request.param]), zero1=True)
+    """A training on each mesh in turn."""
+    sizes, zero1 = MESHES[request.param]
+    return trained(tiny.mesh(*sizes), zero1)
 
 
 def test_losses_gradients_and_parameters_are_those_of_one_device(split, one_device):
@@ -50,8 +51,10 @@ def test_losses_gradients_and_parameters_are_those_of_one_device(split, one_devi
         np.testing.assert_allclose(p, its, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_a_device_holds_its_part_of_the_moments_and_parameters_as_without(split):
+def test_with_zero1_a_device_holds_its_part_of_the_moments_and_parameters_as_without(split):
     run, sizes = split[0], split[0].mesh.shape
+    if sizes["fsdp"] == 4:
+        pytest.skip("trained without ZeRO-1")
     held = lambda x: x.addressable_shards[0].data.nbytes  # noqa: E731
     params = flat(run.state.params)
     moments = {name: x for name, x in flat(run.state.opt_state).items() if x.ndim}
@@ -62,5 +65,5 @@ def test_a_device_holds_its_part_of_the_moments_and_parameters_as_without(split)
         assert held(x) * (sizes["data"] if divides else 1) == held(parameter), name
     total = lambda arrays: sum(map(held, arrays.values()))  # noqa: E731
     assert total(moments) * sizes["data"] < 2 * total(params) * 1.05  # almost all divide
-    plain = tiny.states.abstract(run.model, run.tx, run.mesh)
+    plain = tiny.program(tiny.config(), run.mesh).state
     assert jax.tree.all(jax.tree.map(lambda x, like: x.sharding == like.sharding, run.state.params, plain.params))
