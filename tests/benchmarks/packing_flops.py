@@ -17,7 +17,7 @@ import numpy as np
 from groupvit_jax import parallel
 from groupvit_jax.data.captions import prompts
 from groupvit_jax.data.examples import join
-from groupvit_jax.data.packing import pack, rows_of
+from groupvit_jax.data.packing import Packed, pack, rows_of
 from groupvit_jax.data.tokenizer import Tokenizer, vocabulary
 from groupvit_jax.models import two_towers
 
@@ -39,6 +39,20 @@ def captions(number: int, rng: np.random.Generator) -> list[list[str]]:
     return [[str(rng.choice(words if rng.random() < 0.85 else compounds)) for _ in range(n)] for n in lengths]
 
 
+def tokens(number: int, config, rng: np.random.Generator) -> list[list[list[int]]]:
+    """Of so many pictures the caption and its prompts, as token ids."""
+    encode = Tokenizer().encode
+    return [[encode(text, 77) for text in (" ".join(words), *prompts(" ".join(words), config.prompts, rng, words[::2]))]
+            for words in captions(number, rng)]
+
+
+def packed(tokens: list[list[list[int]]], config) -> tuple[Packed, int]:
+    """Groups in rows of `config.data`'s room, and how many texts were cut."""
+    groups, cut = zip(*(pack(tokens[i : i + config.group], rows_of(config, config.group), config.pack_length)
+                        for i in range(0, len(tokens), config.group)))
+    return join(groups), sum(cut)
+
+
 def flops(text) -> float:
     """Operations of one forward and backward pass of the published text tower."""
     model = two_towers.build(published().model, multi_label=True)
@@ -53,19 +67,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
     batch = parser.parse_args().batch
-    config, rng, encode = published().data, np.random.default_rng(0), Tokenizer().encode
-    texts = [[" ".join(words), *prompts(" ".join(words), config.prompts, rng, words[::2])]
-             for words in captions(batch, rng)]
-    tokens = [[encode(text, 77) for text in of_picture] for of_picture in texts]
-    groups, cut = zip(*(pack(tokens[i : i + config.group], rows_of(config, config.group), config.pack_length)
-                        for i in range(0, batch, config.group)))
-    packed, padded = join(groups), np.zeros((batch, 1 + config.prompts, 77), np.int32)
-    counts = {"padded": flops(padded), "packed": flops(packed)}
-    places = {"padded": padded.size, "packed": packed.tokens.size}
-    used = (packed.segments > 0).sum()
-    means = np.mean([len(t[0]) for t in tokens]), np.mean([len(ids) for t in tokens for ids in t[1:]])
+    config = published().data
+    ids = tokens(batch, config, np.random.default_rng(0))
+    rows, cut = packed(ids, config)
+    padded = np.zeros((batch, 1 + config.prompts, 77), np.int32)
+    counts = {"padded": flops(padded), "packed": flops(rows)}
+    places = {"padded": padded.size, "packed": rows.tokens.size}
+    used = (rows.segments > 0).sum()
+    means = np.mean([len(t[0]) for t in ids]), np.mean([len(text) for t in ids for text in t[1:]])
     print(f"{batch} images, captions of {means[0]:.1f} tokens, prompts of {means[1]:.1f}; "
-          f"{used / places['packed']:.0%} of the packed rows filled, {sum(cut)} of {padded[..., 0].size} texts cut\n")
+          f"{used / places['packed']:.0%} of the packed rows filled, {cut} of {padded[..., 0].size} texts cut\n")
     print("| texts | positions an image | text tower, GFLOP an image | ratio |\n|---|---|---|---|")
     for name, count in counts.items():
         print(f"| {name} | {places[name] / batch:.0f} | {count / batch / 1e9:.2f} | {counts['padded'] / count:.1f} |")
