@@ -111,7 +111,7 @@ def test_float32_products_are_told_by_their_part():
     config = tiny.config(model__dtype="float32")
     found = products.float32_products(tiny.program(config, tiny.mesh(1, 1, 1)).trace().jaxpr.jaxpr)
     blocks = sum(config.model.image.depths) + config.model.text.depth
-    # Forward one, backward two: q, k, v, two of attention, out, two of the MLP; and for TPUs, gradients of three biases.
+    # Forward one, backward two: q, k, v, two of attention, out, two of the MLP; and, for TPUs, of three biases.
     of_blocks = [n for place, n in found["towers"].items() if "block*/" in place]
     assert sum(of_blocks) == blocks * (8 * 3 + 3)
     assert sum(found["projectors"].values()) == 2 * 2 * 3
