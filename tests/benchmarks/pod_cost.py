@@ -48,7 +48,7 @@ def main() -> None:
     given = parser.parse_args()
     keep = given.keep or pathlib.Path(tempfile.mkdtemp())
     print("| recipe | slice | peak GiB a chip | estimated cycles | without cycles: fusions, custom calls | "
-          "collectives MB, of the least | float32 products | model TFLOP a chip | compiled in s |\n" + "|---" * 9 + "|")
+          "collectives MB, of the least | float32 products | model TFLOP a chip |\n" + "|---" * 8 + "|")
     for name in given.rows.split(";"):
         report = compiled(name, keep.absolute())
         start = f"| {'published' if name == ROWS[name][0] else name} | {report['topology']}"
@@ -57,10 +57,10 @@ def main() -> None:
             print(f"{start} | {report['peak_bytes'] / 2**30:.2f} of {report['hbm_bytes'] / 2**30:.0f} | "
                   f"{report['estimated_cycles']:.3g} | {report['uncosted_fusions']}, {len(report['custom_calls'])} | "
                   f"{moved / 1e6:.0f} ({moved / LEAST:.2f}x) | {report['f32_matmuls']} | "
-                  f"{report['model_flops_per_chip'] / 1e12:.2f} | {report['compile_seconds']:.0f} |", flush=True)
+                  f"{report['model_flops_per_chip'] / 1e12:.2f} |", flush=True)
         else:
             asked, room = (report[key] / 2**30 for key in ("peak_bytes", "hbm_bytes"))
-            print(f"{start} | does not fit: {asked:.1f} of {room:.1f} | | | | | | {report['compile_seconds']:.0f} |")
+            print(f"{start} | does not fit: {asked:.1f} of {room:.1f} | | | | | |")
 
 
 if __name__ == "__main__":
