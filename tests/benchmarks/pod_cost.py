@@ -3,7 +3,7 @@
 Each row is `groupvit compile`, minutes of one core and up to 7 GB of memory; --keep=DIR keeps the reports, and takes
 those that lie there as they are. Nothing runs on a TPU: see the caveats that the command prints.
 
-    python tests/benchmarks/pod_cost.py [--keep=DIR] [--rows=v5e:8x8,padded]
+    python tests/benchmarks/pod_cost.py [--keep=DIR] [--rows="v5e:8x8;padded"]
 """
 
 import argparse
