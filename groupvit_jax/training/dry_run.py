@@ -14,17 +14,13 @@ from ml_collections import ConfigDict
 from groupvit_jax import chips, parallel
 from groupvit_jax.data import sources
 from groupvit_jax.errors import InputError
-from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training import flops, initial, loop
 from groupvit_jax.training import program as programs
-from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 from groupvit_jax.writer import clock
 
 GIB = 2**30
 SHARES = (0.2, 0.4)  # of a chip's peak, for which times are given when no throughput is
-METHODS = {"image": "encode_image", "text": "encode_text", "image_projector": "project_image",
-           "text_projector": "project_text"}  # part of the model -> the method that is its products
 
 
 def lines(config: ConfigDict, images_per_second: float = 0.0) -> Iterator[str]:
@@ -37,7 +33,7 @@ def lines(config: ConfigDict, images_per_second: float = 0.0) -> Iterator[str]:
     pairs, found = count_pairs(config)
     lengths = loop.plan(config, pairs) if pairs or config.train.steps else None
     program = programs.build(config, mesh, *((lengths.warmup, lengths.steps) if lengths else (0, 1)))
-    work = {part: products(program.model, part, program.batch) / config.data.batch for part in METHODS}
+    work = {part: n / config.data.batch for part, n in flops.of_parts(program.model, program.batch).items()}
     yield from of_arrays(program.state, program.batch)
     yield from of_model(program.state, work, 1 + config.data.prompts)
     yield from of_memory(program.state, program.batch, mesh)
@@ -53,21 +49,6 @@ def count_pairs(config: ConfigDict) -> tuple[int, list[str]]:
     except InputError as error:
         return 0, [f"not counted: {error}"]
     return sum(map(len, opened)), sources.describe(config.data, opened)
-
-
-def products(model: TwoTowers, part: str, batch: dict[str, Any]) -> float:
-    """Operations of a part's matrix products in one forward pass of a batch."""
-    shape = lambda x, dtype=None: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype)  # noqa: E731
-    variables = jax.tree.map(shape, states.abstract_variables(model))
-    encode = lambda tower, x: jax.eval_shape(  # noqa: E731
-        lambda variables, x: model.apply(variables, x, method=METHODS[tower]), variables, x)
-    x = shape(batch["image"], "float32") if part.startswith("image") else jax.tree.map(shape, batch["text"])
-    if part == "image_projector":
-        x = encode("image", x).pooled
-    elif part == "text_projector":
-        x = encode("text", x)
-    call = lambda variables, x: model.apply(variables, x, method=METHODS[part])  # noqa: E731
-    return flops.count(jax.make_jaxpr(call)(variables, x).jaxpr)
 
 
 def of_arrays(state: State, batch: Any) -> Iterator[str]:
@@ -92,7 +73,7 @@ def of_model(state: State, work: dict[str, float], texts: int) -> Iterator[str]:
     row = "{:<28} {:>14} {:>16} {:>26}".format
     yield ""
     yield row("part", "parameters", "GFLOP forward", "GFLOP forward + backward")
-    sizes = dict.fromkeys((*METHODS, "scales"), 0)
+    sizes = dict.fromkeys((*work, "scales"), 0)
     for name, x in named(state.params, "params").items():
         part = initial.part_of(name)
         sizes[part] += x.size

@@ -9,6 +9,9 @@ from jax.extend.core import jaxprs_in_params
 from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training import state as states
 
+METHODS = {"image": "encode_image", "text": "encode_text", "image_projector": "project_image",
+           "text_projector": "project_text"}  # part of the model -> the method that is its products
+
 
 def forward_flops(model: TwoTowers, batch: dict[str, Any]) -> float:
     """Floating-point operations (a multiplication and an addition are two) of the towers' and projectors' products in
@@ -17,10 +20,21 @@ def forward_flops(model: TwoTowers, batch: dict[str, Any]) -> float:
     The loss's products are left out, as they are no part of the model. A training step is counted as three times this
     (the backward pass multiplies by inputs and by weights), whatever is recomputed: what is usual for "model FLOPs".
     """
-    images = jax.ShapeDtypeStruct(batch["image"].shape, "float32")
-    text = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch["text"])
-    variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), states.abstract_variables(model))
-    return count(jax.make_jaxpr(lambda *inputs: model.apply(*inputs))(variables, images, text).jaxpr)
+    return sum(of_parts(model, batch).values())
+
+
+def of_parts(model: TwoTowers, batch: dict[str, Any]) -> dict[str, float]:
+    """The same of each tower and projector."""
+    shape = lambda x, dtype=None: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype)  # noqa: E731
+    variables = jax.tree.map(shape, states.abstract_variables(model))
+
+    def call(part: str):
+        return lambda variables, x: model.apply(variables, x, method=METHODS[part])
+
+    inputs = {"image": shape(batch["image"], "float32"), "text": jax.tree.map(shape, batch["text"])}
+    inputs |= {"image_projector": jax.eval_shape(call("image"), variables, inputs["image"]).pooled,
+               "text_projector": jax.eval_shape(call("text"), variables, inputs["text"])}
+    return {part: count(jax.make_jaxpr(call(part))(variables, inputs[part]).jaxpr) for part in METHODS}
 
 
 def count(jaxpr) -> float:
