@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     train.warmup_steps = 0  # > 0: this many, whatever warmup_epochs says
     train.microbatches = 1  # parts of a batch whose activations are in memory in turn; changes memory and time only
     train.remat = "none"  # or what a block's gradient keeps: "dots" its linear maps' results, "full" only its input
-    train.scan = False  # compile one block of the text tower for all: compiles faster, runs slower
+    train.scan = False  # compile one block of the text tower and run it for all, to shorten compiling
     train.log_every = 50  # steps
     train.profile = ()  # (first, last) step of a trace for XProf or TensorBoard in WORKDIR/profile; (): none
 

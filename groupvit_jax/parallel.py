@@ -93,6 +93,12 @@ def ways(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
+def over_batch(x: jax.Array, axis: int = 0) -> jax.Array:
+    """Tells the compiler that this axis of x lies over the devices of the batch, the others whole; nothing where there
+    is no mesh."""
+    return nn.with_logical_constraint(x, tuple("batch" if i == axis else None for i in range(x.ndim)))
+
+
 def current_ways() -> int:
     """The same of the mesh in use; 1 where there is none."""
     sizes = jax.sharding.get_abstract_mesh().shape

@@ -21,7 +21,7 @@ class TextTower(nn.Module):
     Attributes:
       vocabulary: number of token ids; length: number of positions; width, heads, depth: of the transformer.
       remat: what the gradient keeps of each block, see `layers.REMAT`.
-      scan: compile one block and run it `depth` times, which compiles faster and runs slower.
+      scan: compile one block and run it `depth` times, to shorten compiling.
     """
 
     vocabulary: int
@@ -81,12 +81,11 @@ def look_up_forward(table: jax.Array, ids: jax.Array, dtype: Any) -> tuple[jax.A
 def look_up_backward(dtype: Any, kept: tuple, gradient: jax.Array) -> tuple[jax.Array, None]:
     table, ids = kept
     parts = math.gcd(parallel.current_ways(), len(ids))
-    each = lambda x: nn.with_logical_constraint(  # noqa: E731
-        x.reshape(parts, -1, *x.shape[2:]), ("batch", *[None] * (x.ndim - 1)))
+    each = lambda x: parallel.over_batch(x.reshape(parts, -1, *x.shape[2:]))  # noqa: E731
     sums = jax.vmap(lambda ids, gradient: jnp.zeros_like(table).at[ids].add(gradient))(each(ids), each(gradient))
     if parts == 1:
         return sums[0], None
-    sums = nn.with_logical_constraint(sums.astype(dtype), ("batch", None, None))  # [parts v c]
+    sums = parallel.over_batch(sums.astype(dtype))  # [parts v c]
     return jax.lax.reduce(sums, jnp.zeros((), dtype), jax.lax.add, (0,)).astype(table.dtype), None
 
 

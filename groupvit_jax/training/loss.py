@@ -8,10 +8,10 @@ a time: the matrix of similarities exists nowhere.
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from groupvit_jax import parallel
 from groupvit_jax.models.layers import unit
 
 BLOCK = 1 << 24  # similarities that a device holds at a time; 64 MB
@@ -35,11 +35,10 @@ def log_sums(image: jax.Array, text: jax.Array, scale: jax.Array, parts: int = 1
     (b, d), t = image.shape, len(text)
     rows = t // parts
     chunks = next(n for n in range(1, rows + 1) if rows % n == 0 and (rows // n * b <= block or n == rows))
-    # Every chunks-th text is in the same chunk.
-    place = lambda x: nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))  # noqa: E731
-    numbers = place(jnp.arange(t).reshape(parts, rows // chunks, chunks).swapaxes(1, 2))  # [parts chunks rows]
-    texts = place(text.reshape(parts, rows // chunks, chunks, d).swapaxes(1, 2))
-    images = place(jnp.broadcast_to(image, (parts, b, d)))  # a copy for each device, whose gradients it adds up
+    # Every chunks-th text is in the same chunk: [parts chunks rows].
+    numbers = parallel.over_batch(jnp.arange(t).reshape(parts, rows // chunks, chunks).swapaxes(1, 2))
+    texts = parallel.over_batch(text.reshape(parts, rows // chunks, chunks, d).swapaxes(1, 2))
+    images = parallel.over_batch(jnp.broadcast_to(image, (parts, b, d)))  # a copy a device, whose gradients it adds up
 
     def compare(images, so_far, chunk):
         of_images, best, nearest = so_far  # [b] each

@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from groupvit_jax import parallel
 from groupvit_jax.models.layers import fold
 from groupvit_jax.models.two_towers import TwoTowers
 from groupvit_jax.training.augment import augment
@@ -81,8 +81,7 @@ def split(tree: Any, k: int, groups: int) -> Any:
     device has its share of every part."""
     def one(x):
         x = x.reshape(groups // k, k, len(x) // groups, *x.shape[1:]).swapaxes(0, 1)
-        x = x.reshape(k, -1, *x.shape[3:])
-        return nn.with_logical_constraint(x, (None, "batch", *[None] * (x.ndim - 2)))
+        return parallel.over_batch(x.reshape(k, -1, *x.shape[3:]), axis=1)
 
     return jax.tree.map(one, tree)
 
@@ -92,7 +91,7 @@ def join(tree: Any, groups: int) -> Any:
     def one(x):
         k, n = x.shape[:2]
         x = x.reshape(k, groups // k, n * k // groups, *x.shape[2:]).swapaxes(0, 1).reshape(k * n, *x.shape[2:])
-        return nn.with_logical_constraint(x, ("batch", *[None] * (x.ndim - 1)))
+        return parallel.over_batch(x)
 
     return jax.tree.map(one, tree)
 
