@@ -16,6 +16,7 @@ def train_set(name: str, path: str, source: str = "tar", weight: float = 0.0) ->
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of the initial weights, the order of the data and every random draw
+    config.seeds = ()  # (0, 1, 2): a run of each, in WORKDIR/seed-0 and so on, and a table of all; (): `seed` alone
 
     config.init_from = ConfigDict()  # weights to start from, with a fresh optimizer; --config.init_from=P sets the path
     config.init_from.path = ""  # whatever --checkpoint takes: a run, an imported model, a Hugging Face folder, a .pth
@@ -64,6 +65,7 @@ def get_config() -> ConfigDict:
     data.max_bad = 0.05  # share of unusable samples, above which a run stops
     data.threads = 4  # reading and decoding threads of a process, when workers is 0
     data.workers = 0  # reading and decoding processes of a host; 0: threads only
+    data.worker_restarts = 3  # how often workers that died are replaced, before the run stops
     data.prefetch = 2  # batches made ahead
     data.cache = 1024  # MB of remote shards that each process keeps in memory
 
@@ -94,11 +96,17 @@ def get_config() -> ConfigDict:
     train.remat = "none"  # or what a block's gradient keeps: "dots" its linear maps' results, "full" only its input
     train.scan = False  # compile one block of the text tower and run it for all, to shorten compiling
     train.log_every = 50  # steps
+    train.hang_timeout = 600.0  # seconds without any progress, on this host or another, after which a run stops
+    train.skip_limit = 5  # steps in a row with a loss or gradient that is no number, before going back to a checkpoint
+    train.collapse = "warn"  # off, warn or stop when all pictures look alike to the model, or one group takes all
+    train.wandb = ""  # project of Weights & Biases that gets the metrics, too: pip install -e ".[wandb]"
     train.profile = ()  # (first, last) step of a trace for XProf or TensorBoard in WORKDIR/profile; (): none
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 1000  # steps
+    config.checkpoint.minutes = 0.0  # > 0: also at the first row of the log so long after the last one
     config.checkpoint.keep = 3  # the newest so many
+    config.checkpoint.keep_every = 0  # > 0: those of every so many steps stay, too
     config.checkpoint.best = ()  # scores, as ("voc/mIoU",): the checkpoint that is best by each is kept, too
 
     config.eval = ev = ConfigDict()

@@ -7,7 +7,7 @@ import sys
 from absl import flags, logging
 
 from groupvit_jax.cli import arguments
-from groupvit_jax.errors import InputError
+from groupvit_jax.errors import InputError, RunAgain
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent)
 USAGE = ("usage: groupvit {train|eval|segment|import|export|compile|data scenes|data fashion|data index|"
@@ -76,8 +76,8 @@ def of_interest(record: python_logging.LogRecord) -> bool:
 def main() -> None:
     try:
         run(sys.argv[1:])
-    except InputError as error:
+    except (InputError, RunAgain) as error:
         print("groupvit:", *str(error).split(), file=sys.stderr)  # one line, whatever was quoted
-        sys.exit(2)
+        sys.exit(RunAgain.code if isinstance(error, RunAgain) else 2)
     except KeyboardInterrupt:
         sys.exit(130)
