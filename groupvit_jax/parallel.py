@@ -150,6 +150,11 @@ def total(counts: np.ndarray) -> np.ndarray:
     return multihost_utils.process_allgather(counts).sum(axis=0) if jax.process_count() > 1 else counts
 
 
+def first(value: float) -> float:
+    """What process 0 has; each of them must call it."""
+    return float(multihost_utils.broadcast_one_to_all(np.float32(value))) if jax.process_count() > 1 else value
+
+
 def check_agreement(lines: list[str]) -> None:
     """Raises InputError on every process when they do not all have the same lines (about their data)."""
     digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest(), np.uint8).astype(np.int32)

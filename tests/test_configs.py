@@ -11,7 +11,8 @@ from ml_collections import config_flags
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.models import two_towers
-from groupvit_jax.training import loop, optim
+from groupvit_jax.training import optim
+from groupvit_jax.training import plan as plans
 from groupvit_jax.training import state as states
 
 RECIPES = {"scenes": (), "fashion": (), "gcc_yfcc_30e": (), "gcc_redcaps_30e": (),
@@ -97,7 +98,7 @@ def test_base_has_the_published_numbers():
 
 def test_model_a_trains_30_epochs_of_which_2_warm_up():
     pairs = 2_891_445 + 11_156_203 + 14_615_499
-    lengths = loop.plan(recipe("gcc_yfcc_30e"), pairs)
+    lengths = plans.plan(recipe("gcc_yfcc_30e"), pairs)
     assert (lengths.steps, lengths.warmup) == (int(30 * pairs / 4096), int(2 * pairs / 4096))
 
 
@@ -147,14 +148,14 @@ def test_an_unknown_field_of_the_model_is_an_error():
 ])
 def test_lengths_that_cannot_work_are_input_errors(changes, message):
     with pytest.raises(InputError, match=message):
-        loop.plan(tiny.config(**changes), pairs=100)
+        plans.plan(tiny.config(**changes), pairs=100)
 
 
 def test_epochs_become_steps_once_and_steps_go_before_epochs():
     by_epochs = tiny.config(train__epochs=2.5, train__warmup_epochs=0.5, data__batch=16)
-    plan = loop.plan(by_epochs, 100)
+    plan = plans.plan(by_epochs, 100)
     assert (plan.steps, plan.warmup) == (15, 3)  # 2.5 * 6.25 and 0.5 * 6.25, whole steps
-    plan = loop.plan(tiny.config(train__steps=7, train__warmup_steps=2), 10**6)
+    plan = plans.plan(tiny.config(train__steps=7, train__warmup_steps=2), 10**6)
     assert (plan.steps, plan.warmup) == (7, 2)
 
 

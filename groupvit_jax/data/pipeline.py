@@ -5,6 +5,7 @@ its groups one behind the other, and several processes make different groups of 
 save is the number of steps, and any number of processes, threads or workers makes the same global batches.
 """
 
+import faulthandler
 import gc
 import math
 import multiprocessing
@@ -90,8 +91,8 @@ def check(config) -> None:
     data, augment = config.data, config.augment
     most = 2**31
     bounds = [(f"data.{name}", data[name], least, most) for name, least in (
-        ("batch", 1), ("group", 1), ("prompts", 0), ("threads", 0), ("workers", 0), ("prefetch", 1), ("cache", 1),
-        ("pack_length", LEAST), ("caption_tokens", 1), ("prompt_tokens", 1))]
+        ("batch", 1), ("group", 1), ("prompts", 0), ("threads", 0), ("workers", 0), ("worker_restarts", 0),
+        ("prefetch", 1), ("cache", 1), ("pack_length", LEAST), ("caption_tokens", 1), ("prompt_tokens", 1))]
     bounds += [("data.max_bad", data.max_bad, 0, 1), ("seed", config.seed, 0, 2**63 - 1),
                ("augment.randaugment", augment.randaugment, 0, 10),
                ("augment.flip", augment.flip, 0, 1), ("augment.erase", augment.erase, 0, 1),
@@ -110,22 +111,42 @@ def check(config) -> None:
                          f"{config.model.image.image_size} must be at least 2 and 1")
 
 
-def watched(stream: grain.DatasetIterator) -> Iterator[Batch]:
-    """The batches of a stream; InputError when one of its worker processes has died."""
-    try:
-        yield from stream
-    except RuntimeError as error:
-        if "terminated unexpectedly" not in str(error):
-            raise
-        raise InputError("a worker process that made batches was killed, as the system does when memory runs out: "
-                         "lower config.data.workers, prefetch or cache, and run the same command again") from error
+def stream(batches: Batches, config, first_step: int) -> Iterator[Batch]:
+    """`batches.iterate`, with workers that died replaced, `config.worker_restarts` times in any 1000 batches; close it.
+
+    What a batch holds does not depend on who made it. Raises InputError when workers go on dying.
+    """
+    n, died = first_step, []
+    while True:
+        iterator = batches.iterate(config, n)
+        try:
+            for batch in iterator:
+                yield batch
+                n += 1
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # raised by grain where it cannot say more
+                raise
+            died = [*(m for m in died if n - m < 1000), n]
+            how = str(error).partition("with ")[2].partition(".")[0]
+            if len(died) > config.worker_restarts:
+                raise InputError(f"a worker process that makes batches ended {len(died)} times ({how}; -9: killed, as "
+                                 "the system does when memory runs out): lower config.data.workers, prefetch or cache, "
+                                 "and run the same command again") from error
+            logging.warning("a worker process that makes batches ended (%s; -9: killed, as when memory runs out): new "
+                            "ones go on from batch %d (%d of %d times)", how, n + 1, len(died), config.worker_restarts)
+        finally:
+            iterator.close()
 
 
 def end_with_parent(worker: int, workers: int) -> None:
     """In a worker process: ends it when the training is killed, which else leaves it waiting for ever.
 
-    Also spares the garbage collector the modules, which it would look through again and again.
+    Also spares the garbage collector the modules, which it would look through again and again; tells where it was when
+    it crashes; and leaves it out of signals to the group of processes, as a training that is told to stop needs its
+    batches up to the next step.
     """
     gc.freeze()
+    faulthandler.enable()
+    os.setpgrp()
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `WORKDIR/checkpoints/STEP` with three items: `model` (parameters and batch statistics: what
 evaluation and export read), `optimizer` (its state and the step) and `meta` (JSON: configuration, data position,
-metrics). Orbax writes to a temporary name and renames, so that what has a step's name is whole.
+metrics). Orbax writes to a temporary name and renames, so that what has a step's name was written whole; checksums go
+with it, so that what a disk did to it since is seen, and the one before is taken.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,9 +23,11 @@ from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from groupvit_jax import parallel
 from groupvit_jax.errors import InputError
 from groupvit_jax.interop import reading
 from groupvit_jax.models import two_towers
+from groupvit_jax.training import checksums
 from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 
@@ -33,48 +37,71 @@ def folder(workdir: str) -> pathlib.Path:
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run. Newer ones than the newest that is whole are set aside first, and half-written ones
+    removed; InputError when there are some and none is whole."""
 
-    def __init__(self, workdir: str, keep: int = 3, best: Sequence[str] = ()):
-        """keep: how many of the newest stay; best: scores, by each of which the best one stays, too."""
+    def __init__(self, workdir: str, keep: int = 3, best: Sequence[str] = (), keep_every: int = 0):
+        """keep: how many of the newest stay; best: scores, by each of which the best one stays, too; keep_every: those
+        of every so many steps stay, too, if it is not 0."""
         self._needed = 0  # bytes of the last checkpoint, this process's part
+        self._saving, self._saved_at = 0, time.monotonic()  # step of the last checkpoint, and when it began
+        kept = [policies.LatestN(keep), *map(best_by, best)] + [policies.EveryNSteps(keep_every)] * (keep_every > 0)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep), *map(best_by, best)]),
+            preservation_policy=policies.AnyPreservationPolicy(kept),
             best_fn=(lambda scores: 0.0) if best else None,  # so that Orbax stores the scores and reads them again
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sum), cleanup_tmp_directories=True,
             create=True)
         try:
+            set_damaged_aside(folder(workdir))
             self.manager = ocp.CheckpointManager(folder(workdir), options=options)
         except OSError as error:
             raise InputError(f"cannot write checkpoints to {folder(workdir)} ({error.strerror or error}): "
                              "choose another --workdir or make room") from None
 
-    def latest(self) -> int | None:
-        return self.manager.latest_step()
+    def latest(self, before: float = float("inf")) -> int | None:
+        """The newest step, or the newest before that one."""
+        return max((step for step in self.manager.all_steps() if step < before), default=None)
 
     def save(self, state: State, config: ConfigDict, position: int, metrics: dict[str, Any],
-             scores: dict[str, float] | None = None) -> None:
-        """Starts saving; the next save, `wait` or `close` waits for it. `position` is the next batch's number; scores:
-        of an evaluation of this very state."""
-        meta = {"config": to_json(config), "position": position, "metrics": metrics}
-        step = int(state.step)
+             scores: dict[str, float] | None = None, owed: bool = False) -> float:
+        """Starts saving, and returns for how many seconds training had to wait; the next save, `wait` or `close` waits
+        for the rest. `position` is the next batch's number; scores: of an evaluation of this very state; owed: it was
+        due and put off."""
+        meta = {"config": to_json(config), "position": position, "metrics": metrics, "owed": owed}
+        began, step = time.monotonic(), int(state.step)
         with self._room():
             self._check_free(state)
+            self.manager.wait_until_finished()  # of the one before, which knows itself by `_saving`
+            self._saving, self._saved_at = step, began
             self.manager.save(step, args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
                 meta=ocp.args.JsonSave(meta)), metrics=scores or {})
+        return time.monotonic() - began
+
+    def minutes(self) -> float:
+        """Since the last save began, or since this run began."""
+        return (time.monotonic() - self._saved_at) / 60
+
+    def _sum(self) -> None:
+        """Called by Orbax when everything is written and not yet renamed."""
+        if jax.process_index() == 0:
+            for part in self.manager.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                checksums.write(pathlib.Path(part))
 
     def restore(self, step: int, like: State) -> tuple[State, int]:
         """The state at `step` in the shapes and shardings of `like` (arrays or abstract), and the data position."""
-        items = self.manager.restore(step, args=ocp.args.Composite(
-            model=ocp.args.StandardRestore(like.variables),
-            optimizer=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
-            meta=ocp.args.JsonRestore()))
+        with readable(pathlib.Path(self.manager.directory) / str(step)):
+            items = self.manager.restore(step, args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(like.variables),
+                optimizer=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
+                meta=ocp.args.JsonRestore()))
         return State(**items.optimizer, **items.model), items.meta["position"]
 
     def meta(self, step: int) -> dict[str, Any]:
-        """{"config", "position", "metrics"} of the checkpoint at `step`."""
-        return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        """{"config", "position", "metrics", "owed"} of the checkpoint at `step`."""
+        with readable(pathlib.Path(self.manager.directory) / str(step)):
+            return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
     def wait(self) -> None:
         with self._room():
@@ -114,6 +141,49 @@ class Checkpoints:
             return not is_about_room(error)
 
 
+def set_damaged_aside(directory: pathlib.Path) -> None:
+    """Renames checkpoints newer than the newest whole one to STEP.damaged, once for all processes."""
+    lines = []
+    if jax.process_index() == 0:
+        step, damaged = newest_whole(directory, steps_in(directory))
+        for number, what in damaged.items():
+            lines.append(f"checkpoint {number} in {directory} is damaged: {what}")
+            if step is not None:
+                aside = directory / f"{number}.damaged"
+                shutil.rmtree(aside, ignore_errors=True)
+                (directory / str(number)).rename(aside)
+                logging.warning("%s; now named %s; that of step %d is taken", lines[-1], aside.name, step)
+        lines = lines if step is None else []
+    if lines := parallel.gather_lines(lines):
+        raise InputError(f"{lines[0]}; and no older one is whole: remove that folder to train from the beginning")
+
+
+def newest_whole(directory: pathlib.Path, steps: Sequence[int]) -> tuple[int | None, dict[int, str]]:
+    """The newest of these steps with nothing wrong, None if there is none; and what is wrong with the newer ones."""
+    damaged = {}
+    for step in sorted(steps, reverse=True):
+        if not (what := checksums.problem(directory / str(step))):
+            return step, damaged
+        damaged[step] = what
+    return None, damaged
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit())
+
+
+@contextlib.contextmanager
+def readable(checkpoint: pathlib.Path):
+    """Turns what goes wrong while reading into an InputError, where there are no checksums that would have told."""
+    try:
+        yield
+    except Exception as error:
+        if (checkpoint / checksums.NAME).exists():
+            raise
+        raise InputError(f"{checkpoint} cannot be read ({str(error)[:200]}): it is damaged or of a version without "
+                         "checksums; remove it, and the one before is taken") from error
+
+
 def best_by(score: str) -> policies.BestN:
     """Keeps the checkpoint with the highest score of that name, of those that have it."""
     return policies.BestN(get_metric_fn=lambda scores: scores.get(score, float("-inf")), n=1,
@@ -141,13 +211,20 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
     Raises InputError when `path` holds none of these.
     """
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    directory, step = find(path)
+    directory, steps = find(path)
     if directory is None:
         weights = reading.read(path)
         variables = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
                                  weights.variables)
         return Loaded(weights.config, variables, weights.step, weights.metrics)
-    with ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
+    step, damaged = newest_whole(directory, steps)
+    for number, what in damaged.items():
+        if step is None:
+            raise InputError(f"--checkpoint={path}: step {number} is damaged ({what}), and none before it is whole: "
+                             "give another")
+        logging.warning("the checkpoint of step %d in %s is damaged (%s): taking that of step %d", number, directory,
+                        what, step)
+    with readable(directory / str(step)), ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
             read_only=True, create=False, save_interval_steps=0)) as manager:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         config = ConfigDict(meta["config"])
@@ -158,13 +235,13 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
     return Loaded(config, variables, step, meta["metrics"])
 
 
-def find(path: str) -> tuple[pathlib.Path, int] | tuple[None, None]:
-    """The folder of checkpoints and the step that `load` would take; None twice if it would take PyTorch's weights.
-    InputError for a path that is neither."""
+def find(path: str) -> tuple[pathlib.Path, list[int]] | tuple[None, None]:
+    """The folder of checkpoints and the steps of which `load` would take the newest whole one; None twice if it would
+    take PyTorch's weights. InputError for a path that is neither."""
     place = pathlib.Path(path).expanduser().absolute()
     one = place.parent.name == "checkpoints" and place.name.isdigit()
     directory = place.parent if one else folder(path)
-    steps = sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit()) if directory.is_dir() else []
+    steps = steps_in(directory)
     if one and steps and int(place.name) not in steps:
         raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
     if not steps and reading.is_weights(path):
@@ -172,7 +249,7 @@ def find(path: str) -> tuple[pathlib.Path, int] | tuple[None, None]:
     if not steps:
         raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run (a folder "
                          "with checkpoints/STEP in it), a Hugging Face folder, a .safetensors or a .pth")
-    return directory, int(place.name) if one else steps[-1]
+    return directory, [int(place.name)] if one else steps
 
 
 def save_weights(workdir: str | os.PathLike, loaded: Loaded | reading.Weights) -> None:
@@ -181,6 +258,7 @@ def save_weights(workdir: str | os.PathLike, loaded: Loaded | reading.Weights) -
         meta = {"config": to_json(loaded.config), "metrics": loaded.metrics, "imported": True}
         manager.save(loaded.step, args=ocp.args.Composite(
             model=ocp.args.StandardSave(loaded.variables), meta=ocp.args.JsonSave(meta)))
+    checksums.write(folder(workdir) / str(loaded.step))
 
 
 def to_json(config: ConfigDict) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from groupvit_jax import chips, parallel
 from groupvit_jax.data import sources
 from groupvit_jax.errors import InputError
-from groupvit_jax.training import flops, initial, loop
+from groupvit_jax.training import flops, initial
+from groupvit_jax.training import plan as plans
 from groupvit_jax.training import program as programs
 from groupvit_jax.training.state import State
 from groupvit_jax.writer import clock
@@ -31,7 +32,7 @@ def lines(config: ConfigDict, images_per_second: float = 0.0) -> Iterator[str]:
     mesh = parallel.create_mesh(config.mesh)
     programs.check(config, mesh)
     pairs, found = count_pairs(config)
-    lengths = loop.plan(config, pairs) if pairs or config.train.steps else None
+    lengths = plans.plan(config, pairs) if pairs or config.train.steps else None
     program = programs.build(config, mesh, *((lengths.warmup, lengths.steps) if lengths else (0, 1)))
     work = {part: n / config.data.batch for part, n in flops.of_parts(program.model, program.batch).items()}
     yield from of_arrays(program.state, program.batch)
@@ -96,7 +97,7 @@ def of_memory(state: State, batch: Any, mesh: jax.sharding.Mesh) -> Iterator[str
     yield from (f"  {name:<28} {amount(size):>12}" for name, size in rows.items())
 
 
-def of_time(config: ConfigDict, lengths: loop.Plan | None, work: float, mesh: jax.sharding.Mesh,
+def of_time(config: ConfigDict, lengths: plans.Plan | None, work: float, mesh: jax.sharding.Mesh,
             images_per_second: float) -> Iterator[str]:
     """Steps, images, and the time they take: at the given throughput, or at shares of the peak of this chip, or of
     known chips where this is none. work: operations a sample."""

@@ -12,6 +12,7 @@ from absl import logging
 from groupvit_jax import parallel
 from groupvit_jax.data.health import Health
 from groupvit_jax.training import speed
+from groupvit_jax.training.skips import Skips
 from groupvit_jax.writer import MetricWriter, Progress
 
 
@@ -32,8 +33,8 @@ class Log:
     """
 
     def __init__(self, writer: MetricWriter | None, progress: Progress, health: Health, pace: speed.Speed,
-                 compilations: Callable[[], int]):
-        self.writer, self.progress, self.health, self.pace = writer, progress, health, pace
+                 skips: Skips, compilations: Callable[[], int]):
+        self.writer, self.progress, self.health, self.pace, self.skips = writer, progress, health, pace, skips
         self.compilations = compilations
         self.last: dict[str, float] = {}
         self.rows: collections.deque[Row] = collections.deque()
@@ -57,9 +58,10 @@ class Log:
 
     def _write(self, row: Row) -> None:
         values = {name: float(value) for name, value in jax.device_get(row.metrics).items()}
-        values |= row.rates() | self.health.check(row.counts) | {"compilations": self.compilations()}
+        values |= row.rates() | self.health.check(row.counts)
+        values |= {"skipped": self.skips.total, "compilations": self.compilations()}
         before = self.last.get("compilations", 1)
-        self._put(row.step, values)
+        self.put(row.step, values)
         if values["compilations"] > before:
             logging.warning("step %d: the training step has been compiled %d times; a batch or the state changed its "
                             "shape or place, and training stood still meanwhile", row.step, values["compilations"])
@@ -70,11 +72,12 @@ class Log:
         """Writes what an evaluation of step n's state gave, by task -> the same as "task/name"."""
         values = {f"{task}/{name}": value for task, scores in results.items()
                   for name, value in scores.items() if isinstance(value, float)}
-        self._put(n, values)
+        self.put(n, values)
         logging.info("step %d: %s", n, "  ".join(f"{name} {value:.1f}" for name, value in values.items()))
         return values
 
-    def _put(self, n: int, values: dict[str, float]) -> None:
+    def put(self, n: int, values: dict[str, float]) -> None:
+        """Writes a row of step n."""
         self.last |= values
         if self.writer:
             self.writer.write(n, values)

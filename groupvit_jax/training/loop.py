@@ -7,7 +7,6 @@ with the counts of its own step; before a state is evaluated or saved its row is
 """
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Callable
 
@@ -19,48 +18,19 @@ from groupvit_jax import parallel
 from groupvit_jax.data import pipeline, sources
 from groupvit_jax.data.examples import MakeExample
 from groupvit_jax.data.health import Health
-from groupvit_jax.errors import InputError
-from groupvit_jax.training import flops, initial, trace
+from groupvit_jax.errors import InputError, RunAgain
+from groupvit_jax.training import flops, initial, trace, vitals
 from groupvit_jax.training import program as programs
 from groupvit_jax.training import state as states
 from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
 from groupvit_jax.training.log import Log
+from groupvit_jax.training.plan import check_best, plan
+from groupvit_jax.training.preemption import Notice
+from groupvit_jax.training.skips import Skips
 from groupvit_jax.training.speed import Speed
 from groupvit_jax.writer import MetricWriter, Progress
 
-SCORES = ("mIoU", "accuracy", "image_top1", "top1", "top5")  # by which a checkpoint can be the best
 MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Every length of a run, in steps."""
-
-    steps: int
-    warmup: int
-    log_every: int
-    save_every: int
-    eval_every: int
-
-    def due(self, n: int, every: int) -> bool:
-        """Whether step n is one of every so many, or the last."""
-        return n % every == 0 or n == self.steps
-
-
-def plan(config: ConfigDict, pairs: int) -> Plan:
-    """Turns epochs over `pairs` training pairs into steps, once."""
-    epoch = pairs / config.data.batch
-    total = config.train.steps or int(config.train.epochs * epoch)
-    warmup = config.train.warmup_steps or int(config.train.warmup_epochs * epoch)
-    if total < 1:
-        raise InputError(f"config.train gives no step: {config.train.epochs} epochs of {pairs} pairs in batches of "
-                         f"{config.data.batch}; raise train.epochs or set train.steps")
-    for section, name, least in (("train", "log_every", 1), ("checkpoint", "every", 1), ("checkpoint", "keep", 1),
-                                 ("eval", "every", 0)):
-        if config[section][name] < least:
-            raise InputError(f"config.{section}.{name}={config[section][name]}: give {least} or more")
-    trace.check(config.train.profile, total)
-    return Plan(total, warmup, config.train.log_every, config.checkpoint.every, config.eval.every)
 
 
 def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None) -> dict[str, float]:
@@ -92,8 +62,9 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir, config.checkpoint.keep, best)))
-        state, position = resume(checkpoints, config, workdir, program)
+        checkpoints = stack.enter_context(contextlib.closing(
+            Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every)))
+        state, position, owed = resume(checkpoints, config, workdir, program)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
@@ -102,54 +73,71 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if position >= lengths.steps:
             logging.info("%s is complete; raise config.train.steps or epochs to train on", workdir)
             return checkpoints.meta(position)["metrics"]
+        notice = stack.enter_context(contextlib.closing(Notice()))
         writer = None
         if jax.process_index() == 0:
             writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
         work = 3 * flops.forward_flops(model, program.batch)
-        stream = stack.enter_context(contextlib.closing(batches.iterate(config.data, position)))
+        stream = stack.enter_context(contextlib.closing(pipeline.stream(batches, config.data, position)))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
         pace = stack.enter_context(contextlib.closing(Speed(config.data.batch, work, mesh)))
         traced = stack.enter_context(contextlib.closing(trace.Trace(config.train.profile, workdir)))
-        log = Log(writer, progress, health, pace, step._cache_size)
-        for n, batch in enumerate(pace.batches(pipeline.watched(stream)), position + 1):
-            logs = lengths.due(n, lengths.log_every)
-            evaluates = evaluator is not None and lengths.due(n, lengths.eval_every)
-            saves = lengths.due(n, lengths.save_every) or bool(best) and evaluates
+        skips = Skips(config.train.skip_limit)
+        log = Log(writer, progress, health, pace, skips, step._cache_size)
+        if owed and evaluator is not None:  # the last run was stopped at an evaluation
+            log.scores(position, evaluator(state.variables))
+        for n, batch in enumerate(pace.batches(stream), position + 1):
             # 3. One step, dispatched; then wait for the one before.
             health.add(batch)
-            counts = log.counts() if logs else None
+            logs, stops, late = lengths.due(n, lengths.log_every), notice.given(n), False
+            if logs:
+                counts = log.counts()
+                late = lengths.save_minutes and parallel.first(checkpoints.minutes()) >= lengths.save_minutes
+            scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
+            evaluates = scores_due and not stops  # it may take longer than one is given
+            saves = lengths.due(n, lengths.save_every) or stops or late or bool(best) and evaluates
             with traced.step(n):
                 state, metrics = step(state, parallel.to_global(mesh, batch))
             pace.ran(metrics)
+            skips.add(n, metrics)
             traced.done(n, metrics)
+            if skips.too_many():
+                state = go_back(n, skips, checkpoints, program, batches, workdir)
             # 4. Log the step before, and this one if its state is asked for.
             if logs:
                 log.add(n, metrics, counts)
+            if evaluates or saves:
+                pace.wait()
+                skips.settle()
             log.write(before=n + 1 if evaluates or saves else n)
             progress.advance(1)
             # 5. Evaluate, 6. save: this state, before the next batch.
+            scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
+            if saves:
+                stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
+                log.put(n, {"checkpoint_stall": stall})
             if evaluates or saves:
-                pace.wait()
-                scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
-                if saves:
-                    checkpoints.save(state, config, n, log.last, scores)
                 pace.restart()
             if n == lengths.steps:
                 logging.info("data since step %d: %s", position, health.report(parallel.total(health.counts)))
                 break
+            if stops:
+                checkpoints.wait()
+                raise RunAgain(f"told to stop: step {n} is saved in {workdir}, and the same command goes on from there")
     return log.last
 
 
-def check_best(config: ConfigDict) -> tuple[str, ...]:
-    """`config.checkpoint.best`; InputError for what no evaluation in training gives."""
-    best = tuple(config.checkpoint.best)
-    for score in best:
-        task, _, name = score.partition("/")
-        if not config.eval.every or task not in config.eval.tasks or name not in SCORES:
-            raise InputError(f"config.checkpoint.best has {score!r}: name scores of config.eval.tasks "
-                             f"({', '.join(config.eval.tasks)}) as 'voc/mIoU' or 'imagenet/top1', by one of "
-                             f"{', '.join(SCORES)}, and set config.eval.every")
-    return best
+def go_back(n: int, skips: Skips, checkpoints: Checkpoints, program: programs.Program, batches: pipeline.Batches,
+            workdir: str) -> states.State:
+    """The state to meet batch n + 1 with, after too many steps in a row whose loss or gradient was no number; where
+    going back does not help, an InputError that names a report of these steps and what their batches held."""
+    first, last = skips.row[0][0], skips.row[-1][0]
+    if (state := skips.back(n, checkpoints, program.state)) is None:
+        path = vitals.report(workdir, skips.row, [batches.keys(step - 1) for step, _ in skips.row])
+        raise InputError(f"steps {first} to {last} had a loss or gradient that is no number, and going back to a "
+                         f"checkpoint did not help or there is none: lower config.optim.lr, or look at the batches in "
+                         f"{path}")
+    return state
 
 
 def prepare(workdir: str) -> None:
@@ -163,16 +151,16 @@ def prepare(workdir: str) -> None:
 
 
 def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str,
-           program: programs.Program) -> tuple[states.State, int]:
-    """The state to go on from and the number of the next batch."""
+           program: programs.Program) -> tuple[states.State, int, bool]:
+    """The state to go on from, the number of the next batch, and whether the state is still to be evaluated."""
     latest = checkpoints.latest()
     if latest is None:
         state = program.create()
-        return (initial.start(state, config) if config.init_from.path else state), 0
+        return (initial.start(state, config) if config.init_from.path else state), 0, False
     meta = checkpoints.meta(latest)
     if meta.get("imported"):
         raise InputError(f"--workdir={workdir} holds imported weights: choose another --workdir, and start from these "
                          f"with --config.init_from={workdir}")
     check_same_model(config, meta["config"], workdir)
     logging.info("going on from step %d in %s", latest, workdir)
-    return checkpoints.restore(latest, program.state)
+    return *checkpoints.restore(latest, program.state), meta.get("owed", False)

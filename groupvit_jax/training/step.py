@@ -42,7 +42,7 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
 
     gradient, used, (metrics, batch_stats) = gradients(encode, loss_of, microbatches, state.params, batch, keys)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    metrics |= {"groups_used": used.mean(), "gradient_norm": optax.tree.norm(gradient),
+    metrics |= {"skipped": jnp.zeros(()), "groups_used": used.mean(), "gradient_norm": optax.tree.norm(gradient),
                 "learning_rate": schedule(state.step)}
     return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
 

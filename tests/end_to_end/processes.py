@@ -1,15 +1,15 @@
 """`groupvit` in processes of its own, alone or several that join each other."""
 
 import os
-import pathlib
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
-def environment(folder: pathlib.Path, devices: int) -> dict[str, str]:
+def environment(folder: Path, devices: int) -> dict[str, str]:
     """Of a process on so many CPU devices; those of one folder share compiled programs, as compiling is most of their
     time."""
     return os.environ | {
@@ -18,15 +18,22 @@ def environment(folder: pathlib.Path, devices: int) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONWARNINGS": "ignore"}
 
 
-def groupvit(folder: pathlib.Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
+def groupvit(folder: Path, *arguments: str, devices: int = 1) -> subprocess.Popen:
     """`groupvit ARGUMENTS` in a process of its own, in the `environment` of `folder`."""
     program = "from groupvit_jax.cli.main import main; main()"
     return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment(folder, devices),
                             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def together(start, number: int) -> list[str]:
-    """What `number` processes that join each other printed: start(*flags) starts one with the flags of --multihost."""
+def children(process: int, what: str) -> list[int]:
+    """The processes that this one started whose command line has `what`."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found if what in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def together(start, number: int, code: int = 0) -> list[str]:
+    """What `number` processes that join each other printed, which end with this code: start(*flags) starts one with the
+    flags of --multihost."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -37,5 +44,5 @@ def together(start, number: int) -> list[str]:
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * number, "\n".join(outputs)
+    assert [process.returncode for process in processes] == [code] * number, "\n".join(outputs)
     return outputs

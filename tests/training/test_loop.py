@@ -11,6 +11,7 @@ from groupvit_jax.data import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.training import loop, speed
+from groupvit_jax.training import plan as plans
 
 CHANGES = {
     "model.image.image_size": 32, "model.image.patch_size": 8, "model.text.vocabulary": 49408, "model.text.length": 16,
@@ -86,7 +87,7 @@ def test_a_best_that_no_evaluation_gives_is_refused(config):
             wrong = config.copy_and_resolve_references()
         wrong.update_from_flattened_dict(change)
         with pytest.raises(InputError, match="config.checkpoint.best has"):
-            loop.check_best(wrong)
+            plans.check_best(wrong)
 
 
 def test_a_run_remembers_the_tagger_that_auto_stood_for(trained, config):
@@ -132,10 +133,10 @@ def events(config, tmp_path_factory):
 
     def spy(owner, name, tell):
         kept = getattr(owner, name)
-        patch.setattr(owner, name, lambda *args: (tell(*args), kept(*args))[1])
+        patch.setattr(owner, name, lambda *args, **more: (tell(*args, **more), kept(*args, **more))[1])
 
-    def fetched(stream, watched=loop.pipeline.watched):
-        for n, batch in enumerate(watched(stream), 1):
+    def fetched(*args, stream=loop.pipeline.stream):
+        for n, batch in enumerate(stream(*args), 1):
             note("fetch", n)
             yield batch
 
@@ -155,12 +156,13 @@ def events(config, tmp_path_factory):
         if n == 3:
             third.set()
 
-    patch.setattr(loop.pipeline, "watched", fetched)
+    patch.setattr(loop.pipeline, "stream", fetched)
     patch.setattr(speed, "done_at", done_at)
     spy(loop.parallel, "to_global", place)
     spy(speed.Speed, "ran", ran)
-    spy(loop.MetricWriter, "write", lambda writer, n, values: note("log" if "loss" in values else "scores", n))
-    spy(loop.Checkpoints, "save", lambda checkpoints, state, config, n, last, scores: note("save", int(state.step)))
+    spy(loop.MetricWriter, "write", lambda writer, n, values: note(
+        "log" if "loss" in values else "stall" if "checkpoint_stall" in values else "scores", n))
+    spy(loop.Checkpoints, "save", lambda checkpoints, state, *_, **__: note("save", int(state.step)))
     with patch.context():
         loop.train(config, str(tmp_path_factory.mktemp("order")), lambda *_, **__: lambda _: {"scenes": {"mIoU": 1.0}})
     patch.undo()
@@ -179,5 +181,5 @@ def test_two_steps_at_most_are_under_way(events):
 def test_a_state_is_logged_evaluated_and_saved_before_the_next_batch_is_fetched(events):
     of_the_loop = [event for event in events if event[0] not in ("dispatched", "done")]
     assert of_the_loop == [("fetch", 1), ("fetch", 2), ("fetch", 3), ("log", 2), ("fetch", 4), ("log", 4),
-                           ("scores", 4), ("save", 4), ("fetch", 5), ("fetch", 6), ("log", 6), ("scores", 6),
-                           ("save", 6)]
+                           ("scores", 4), ("save", 4), ("stall", 4), ("fetch", 5), ("fetch", 6), ("log", 6),
+                           ("scores", 6), ("save", 6), ("stall", 6)]

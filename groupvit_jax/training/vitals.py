@@ -1,0 +1,5 @@
+"""tmp"""
+
+
+def report(*args):
+    return "x"
