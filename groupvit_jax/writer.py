@@ -2,11 +2,16 @@
 
 import collections
 import contextlib
+import functools
+import importlib.util
 import json
 import pathlib
 import sys
 import threading
 import time
+from typing import Any
+
+from absl import logging
 
 from groupvit_jax import files
 from groupvit_jax.errors import InputError
@@ -90,12 +95,13 @@ class MetricWriter:
     """Scalars by step, to `metrics.jsonl` and TensorBoard event files under `workdir`.
 
     A resumed run repeats the steps after its checkpoint: their rows of the run before are dropped first.
+    wandb: what `open_wandb` gave; it gets the same rows.
     """
 
-    def __init__(self, workdir: str, resumed_step: int = 0):
+    def __init__(self, workdir: str, resumed_step: int = 0, wandb: Any = None):
         from tensorboardX import SummaryWriter  # slow to import, and only the writing process needs it
 
-        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        self.path, self.wandb = pathlib.Path(workdir) / "metrics.jsonl", wandb
         with self._room():
             if self.path.exists():
                 kept = [line for line in self.path.read_text().splitlines() if self._step(line) <= resumed_step]
@@ -123,7 +129,47 @@ class MetricWriter:
             self.file.write((json.dumps({"step": step} | values) + "\n").encode())
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log({"step": step} | values)
 
     def close(self) -> None:
         self.file.close()
         self.board.close()
+        if self.wandb:
+            self.wandb.finish()
+
+
+def check_wandb(project: str) -> None:
+    """Raises InputError where `config.train.wandb` names a project and Weights & Biases is not installed."""
+    found = importlib.util.find_spec("wandb") if project else None
+    if project and not (found and found.origin):  # a mere folder "wandb", as it leaves behind, is no package
+        raise InputError(f"config.train.wandb={project!r} needs Weights & Biases: pip install 'groupvit_jax[wandb]', "
+                         "in a checkout pip install -e '.[wandb]', or leave it empty")
+
+
+def open_wandb(project: str, run_id: str, workdir: str, config: dict[str, Any]) -> Any:
+    """The run of that id in a project of Weights & Biases, begun or gone on with; None without a project.
+
+    Its files lie in WORKDIR/wandb. Where the service cannot be reached they wait there for `wandb sync`. Rows come with
+    "step" as an axis of their own: wandb's own step only grows, and would refuse those that a resumed run repeats.
+    Raises InputError where wandb does not know who one is.
+    """
+    if not project:
+        return None
+    import wandb
+
+    quietly = wandb.Settings(console="off", quiet=True, disable_git=True, save_code=False, finish_timeout=120.0)
+    begin = functools.partial(wandb.init, project=project, id=run_id, resume="allow", dir=workdir, config=config,
+                              name="/".join(pathlib.Path(workdir).absolute().parts[-2:]), settings=quietly)
+    try:
+        run = begin()
+    except wandb.errors.UsageError as error:
+        raise InputError(f"config.train.wandb={project!r}: {str(error).rstrip('.')}, or set WANDB_MODE=offline"
+                         ) from None
+    except Exception as error:  # of the network, of the service: training is not to stop for it
+        logging.warning("Weights & Biases cannot be reached (%s): rows go to %s/wandb, for `wandb sync`",
+                        " ".join(str(error).split())[:200], workdir)
+        wandb.teardown()  # it still holds the run that it could not begin
+        run = begin(mode="offline")
+    run.define_metric("*", step_metric="step")
+    return run

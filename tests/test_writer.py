@@ -115,6 +115,90 @@ def test_a_full_disk_is_one_line_with_the_remedy(tmp_path):
     metrics.close()
 
 
+def sent(file):
+    """The records of a .wandb file, which is a LevelDB log: after 7 bytes blocks of 32 kB, in them pieces of records,
+    each with checksum, size and kind (1 whole, 2 first, 3 middle, 4 last)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, begun = file.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, place)
+        begun += data[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):
+            yield Record.FromString(begun)
+            begun = b""
+
+
+def of_history(record):
+    return {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+
+
+def test_weights_and_biases_gets_the_same_rows_and_a_resumed_run_goes_on_in_its_run(tmp_path, monkeypatch):
+    """Really, without a network."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for resumed, steps in ((0, (1, 2)), (1, (2, 3))):
+        run = writer.open_wandb("segments", "abc123", str(tmp_path), {"optim": {"lr": 0.5}})
+        metrics = writer.MetricWriter(str(tmp_path), resumed, run)
+        for step in steps:
+            metrics.write(step, {"loss": step / 2, "scenes/mIoU": 10.0 * step})
+        metrics.close()
+    wandb.teardown()  # its files are whole only when its own process has ended
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/run-abc123.wandb"), key=lambda file: file.stat().st_mtime)
+    records = [list(sent(file)) for file in files]
+    found = [[of_history(record) for record in one if record.HasField("history")] for one in records]
+    shown = [[(row["step"], row["loss"], row["scenes/mIoU"]) for row in one] for one in found]
+    assert shown == [[(1, 0.5, 10.0), (2, 1.0, 20.0)], [(2, 1.0, 20.0), (3, 1.5, 30.0)]]
+    for one in records:
+        (about,) = [record.run for record in one if record.HasField("run")]
+        assert (about.run_id, about.project) == ("abc123", "segments")
+        assert json.loads({item.key: item.value_json for item in about.config.update}["optim"]) == {"lr": 0.5}
+
+
+def test_a_service_that_cannot_be_reached_is_a_warning_and_the_rows_wait(tmp_path, monkeypatch, caplog):
+    wandb = pytest.importorskip("wandb")
+    for name, value in (("BASE_URL", "http://127.0.0.1:9"), ("API_KEY", "0" * 40), ("INIT_TIMEOUT", "2")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    metrics = writer.MetricWriter(str(tmp_path), 0, writer.open_wandb("segments", "abc124", str(tmp_path), {}))
+    metrics.write(1, {"loss": 0.5})
+    metrics.close()
+    wandb.teardown()
+    assert "Weights & Biases cannot be reached" in caplog.text and "wandb sync" in caplog.text
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/run-abc124.wandb")
+    assert [of_history(record)["loss"] for record in sent(file) if record.HasField("history")] == [0.5]
+
+
+def test_nobody_logged_in_to_weights_and_biases_is_an_input_error(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="config.train.wandb='segments': .*wandb login.* or set WANDB_MODE=offline"):
+        writer.open_wandb("segments", "abc125", str(tmp_path), {})
+    wandb.teardown()
+
+
+def test_no_project_is_no_weights_and_biases(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # not to be had
+    writer.check_wandb("")
+    assert writer.open_wandb("", "abc123", "nowhere", {}) is None
+    with pytest.raises(InputError, match="config.train.wandb='segments' needs .*pip install"):
+        writer.check_wandb("segments")
+
+
+def test_a_folder_that_weights_and_biases_left_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    with pytest.raises(InputError, match="pip install"):
+        writer.check_wandb("segments")
+
+
 def test_tensorboard_reads_the_same_scalars(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
