@@ -4,6 +4,7 @@ A record is a serialized tf.train.Example that holds the encoded picture and its
 """
 
 import dataclasses
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,8 @@ class RecordSource:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._name, self.problems = name, {}
+        self._files = [(Path(part.filename).name, os.path.getsize(part.filename), f"{part.skip}+{part.take}")
+                       for part in parts]
         # It opens a file when it is first read, in every process anew, and lets threads share it.
         self._records = ArrayRecordDataSource(parts)
 
@@ -120,6 +123,10 @@ class RecordSource:
 
     def prefetch(self, i: int) -> None:
         """Nothing: the files are local."""
+
+    def files(self) -> list[tuple[str, int, str]]:
+        """(name, bytes, records as "FIRST+NUMBER") of each file."""
+        return self._files
 
     def __repr__(self) -> str:  # grain compares it when it restores a position
         return f"{type(self).__name__}({self.pattern!r}, {len(self)} samples)"

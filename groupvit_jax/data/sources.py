@@ -2,11 +2,13 @@
 
 A source is what pairs are read from, at random: `source[i]` is {"image": encoded bytes, "caption": str, "key": str},
 with "words" (of the caption, for prompts) where they were found beforehand by the tagger `source.tagger`; it raises
-BadSample for a sample that cannot be used. `problems` counts what was left out when it was opened. Samples of one block
-of `source.block` lie together and are best read together; `prefetch(i)` says that one will be needed. Sources go to
-worker processes by pickling.
+BadSample for a sample that cannot be used. `problems` counts what was left out when it was opened, `files()` lists what
+it reads, as (name, bytes, samples). Samples of one block of `source.block` lie together and are best read together;
+`prefetch(i)` says that one will be needed. Sources go to worker processes by pickling.
 """
 
+import hashlib
+import json
 import math
 from collections import Counter
 
@@ -52,6 +54,14 @@ def describe(config, sources: list[Source]) -> list[str]:
         words = f"; words for prompts stored by the {source.tagger} tagger" if source.tagger else ""
         lines.append(f"{entry.name}: {len(source):,} pairs; left out: {listed(source.problems) or 'none'}{words}")
     return lines
+
+
+def fingerprint(config, sources: list[Source]) -> str:
+    """16 hexadecimal digits over what fixes the samples and their order: the sets, and the files of each, wherever they
+    lie. Reads nothing."""
+    sets = [[entry.name, entry.source, float(entry.weight), len(source), source.files()]
+            for entry, source in zip(config.train, sources, strict=True)]
+    return hashlib.sha256(json.dumps(sets).encode()).hexdigest()[:16]
 
 
 def tagger_name(config, sources: list[Source]) -> str:

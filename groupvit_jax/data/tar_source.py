@@ -77,6 +77,10 @@ class TarSource:
         for place in table.places(row):
             self._reader.prefetch(path, *place)
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """(name, bytes, samples) of each shard."""
+        return [(os.path.basename(shard.path), shard.fingerprint[0], shard.samples) for shard in self.shards]
+
     def __repr__(self) -> str:  # grain compares it when it restores a position
         return f"TarSource({self.pattern!r}, {len(self)} samples)"
 

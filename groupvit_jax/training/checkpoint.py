@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -264,28 +263,3 @@ def save_weights(workdir: str | os.PathLike, loaded: Loaded | reading.Weights) -
 def to_json(config: ConfigDict) -> dict[str, Any]:
     """Plain containers, tuples as lists: the same before and after a checkpoint."""
     return json.loads(config.to_json())
-
-
-def check_same_model(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> None:
-    """Raises InputError when a workdir's checkpoint is of another model than the configuration asks for."""
-    here, there = to_json(ours), theirs
-    if "group" not in there["data"]:
-        raise InputError(f"--workdir={workdir} holds a run of an older version, which drew samples in another order: "
-                         "choose another --workdir")
-    fixed = tuple(f"config.{name}" for name in (
-        "model.", "data.prompts", "data.batch", "data.group", "data.tagger", "seed"))
-    changes = list(differences(there, here, "config"))
-    for name, old, new in (change for part in fixed for change in changes if change[0].startswith(part)):
-        raise InputError(f"--workdir={workdir} holds a run with {name}={old}, not {new}: choose another --workdir "
-                         "or give the run's own configuration")
-    for name, old, new in changes:
-        logging.warning("%s was %s in this run so far and is %s from here on", name, old, new)
-
-
-def differences(old: Any, new: Any, name: str):
-    """Yields (dotted name, old value, new value) of leaves that differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from differences(old.get(key), new.get(key), f"{name}.{key}")
-    elif old != new:
-        yield name, old, new

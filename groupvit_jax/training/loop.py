@@ -19,31 +19,33 @@ from groupvit_jax.data import pipeline, sources
 from groupvit_jax.data.examples import MakeExample
 from groupvit_jax.data.health import Health
 from groupvit_jax.errors import InputError, RunAgain
-from groupvit_jax.training import flops, initial, trace, vitals
+from groupvit_jax.training import flops, initial, record, trace, vitals
 from groupvit_jax.training import program as programs
 from groupvit_jax.training import state as states
-from groupvit_jax.training.checkpoint import Checkpoints, check_same_model
+from groupvit_jax.training.checkpoint import Checkpoints, to_json
 from groupvit_jax.training.log import Log
 from groupvit_jax.training.plan import check_best, plan
 from groupvit_jax.training.preemption import Notice
 from groupvit_jax.training.skips import Skips
 from groupvit_jax.training.speed import Speed
-from groupvit_jax.writer import MetricWriter, Progress
+from groupvit_jax.writer import MetricWriter, Progress, check_wandb, open_wandb
 
 MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
 
 
-def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None,
+          force: bool = False) -> dict[str, float]:
     """Runs `config` in `workdir`, from its newest checkpoint when it has one; returns the last metrics.
 
     Every `config.eval.every` steps the state's variables, wherever they are, are given to what
-    make_evaluator(model, config.eval, mesh=mesh) makes; it returns scores by task.
+    make_evaluator(model, config.eval, mesh=mesh) makes; it returns scores by task. `force`: see record.check.
     Raises InputError for configurations and data that cannot work, before anything is written where possible.
     """
     # 1. Devices, data, model, optimizer.
     mesh = parallel.create_mesh(config.mesh)
     programs.check(config, mesh)
     initial.check(config, workdir)
+    check_wandb(config.train.wandb)
     opened = sources.open_sources(config.data)
     pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
     health.opened(pairs, sources.problems(opened))
@@ -62,21 +64,25 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     with parallel.use(mesh), contextlib.ExitStack() as stack:
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
+        run = stack.enter_context(record.Run(workdir, sources.fingerprint(config.data, opened)))
         checkpoints = stack.enter_context(contextlib.closing(
             Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every)))
-        state, position, owed = resume(checkpoints, config, workdir, program)
+        state, position, owed = resume(checkpoints, config, workdir, program, run, force)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
         logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
                      dict(mesh.shape), lengths.steps, position)
         if position >= lengths.steps:
-            logging.info("%s is complete; raise config.train.steps or epochs to train on", workdir)
+            logging.info("%s is complete; to train on, raise config.train.steps or epochs and give --resume=force",
+                         workdir)
             return checkpoints.meta(position)["metrics"]
+        run.start(config, position)
         notice = stack.enter_context(contextlib.closing(Notice()))
         writer = None
         if jax.process_index() == 0:
-            writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position)))
+            wandb = open_wandb(config.train.wandb, run.id, workdir, to_json(config))
+            writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position, wandb)))
         work = 3 * flops.forward_flops(model, program.batch)
         stream = stack.enter_context(contextlib.closing(pipeline.stream(batches, config.data, position)))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
@@ -98,6 +104,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             saves = lengths.due(n, lengths.save_every) or stops or late or bool(best) and evaluates
             with traced.step(n):
                 state, metrics = step(state, parallel.to_global(mesh, batch))
+            run.step = n
             pace.ran(metrics)
             skips.add(n, metrics)
             traced.done(n, metrics)
@@ -151,7 +158,7 @@ def prepare(workdir: str) -> None:
 
 
 def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str,
-           program: programs.Program) -> tuple[states.State, int, bool]:
+           program: programs.Program, run: record.Run, force: bool) -> tuple[states.State, int, bool]:
     """The state to go on from, the number of the next batch, and whether the state is still to be evaluated."""
     latest = checkpoints.latest()
     if latest is None:
@@ -161,6 +168,6 @@ def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str,
     if meta.get("imported"):
         raise InputError(f"--workdir={workdir} holds imported weights: choose another --workdir, and start from these "
                          f"with --config.init_from={workdir}")
-    check_same_model(config, meta["config"], workdir)
+    record.check(config, meta["config"], workdir, force, run.data, run.data_at(latest))
     logging.info("going on from step %d in %s", latest, workdir)
     return *checkpoints.restore(latest, program.state), meta.get("owed", False)

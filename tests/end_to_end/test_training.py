@@ -69,15 +69,17 @@ def test_a_finished_training_started_again_does_nothing(trainings, undisturbed):
     assert listing() == before
 
 
-def test_a_finished_training_trains_on_when_it_is_given_more_steps(trainings, undisturbed):
-    output = trainings.run(undisturbed, f"--config.train.steps={STEPS + 2}")
+def test_a_finished_training_trains_on_when_it_is_given_more_steps_by_force(trainings, undisturbed):
+    more = f"--config.train.steps={STEPS + 2}"
+    assert "--resume=force" in trainings.run(undisturbed, more, code=2).splitlines()[-1]
+    output = trainings.run(undisturbed, more, "--resume=force")
     assert f"going on from step {STEPS}" in output
     assert [row["step"] for row in trainings.rows(undisturbed)] == list(range(1, STEPS + 3))
 
 
 def test_another_model_in_the_folder_of_a_training_is_one_line_and_code_2(trainings, undisturbed):
     output = trainings.run(undisturbed, "--config.model.text.width=16", code=2)
-    assert "config.model.text.width=8, not 16" in output.splitlines()[-1]
+    assert "config.model.text.width 16 here, 8 in the run" in output.splitlines()[-1]
 
 
 PODS = [f"--config.mesh.{axis}=2" for axis in ("data", "fsdp", "tensor")] + [

@@ -19,7 +19,7 @@ from groupvit_jax.errors import InputError
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import checkpoint, checksums, optim
 from groupvit_jax.training import state as states
-from groupvit_jax.training.checkpoint import Checkpoints, check_same_model, to_json
+from groupvit_jax.training.checkpoint import Checkpoints, to_json
 
 
 def made_state(config, mesh, zero1=False, step=3):
@@ -208,31 +208,6 @@ def test_damage_without_checksums_to_tell_is_one_line_too(saved, tmp_path):
     os.unlink(tmp_path / "checkpoints/3/model/manifest.ocdbt")
     with checkpoints(tmp_path) as ours, pytest.raises(InputError, match="3 cannot be read .*remove it"):
         ours.restore(3, small_state())
-
-
-@pytest.mark.parametrize("change, message", [
-    ({"model__image__width": 32}, "config.model.image.width=16, not 32"),
-    ({"model__text__depth": 2, "model__text__heads": 4}, "config.model.text.depth=1, not 2"),
-    ({"data__prompts": 0}, "config.data.prompts=2, not 0"),
-    ({"data__batch": 32}, "config.data.batch=16, not 32"),
-    ({"seed": 1}, "config.seed=0, not 1"),
-])
-def test_going_on_with_another_model_is_an_input_error_that_names_the_first_difference(change, message):
-    with pytest.raises(InputError, match=f"--workdir=here .*{message}.*another --workdir"):
-        check_same_model(tiny.config(**change), to_json(tiny.config()), "here")
-
-
-def test_other_lengths_rates_and_folders_may_go_on():
-    check_same_model(tiny.config(train__steps=9, optim__lr=1.0, checkpoint__every=2), to_json(tiny.config()), "here")
-
-
-def test_on_another_mesh_a_run_goes_on_with_a_line_for_each_change_and_so_does_one_from_before_zero1(caplog):
-    old = to_json(tiny.config(mesh__fsdp=4))
-    del old["mesh"]["zero1"]
-    with caplog.at_level("WARNING"):
-        check_same_model(tiny.config(mesh__tensor=2), old, "here")
-    assert [record.getMessage().split()[0] for record in caplog.records] == [
-        "config.mesh.fsdp", "config.mesh.tensor", "config.mesh.zero1"]
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
