@@ -1,5 +1,7 @@
 """groupvit train --config=FILE --workdir=DIR: trains; run again, it goes on where it stopped.
 
+groupvit train --config=FILE --workdir=DIR --config.seeds=(0,1,2): once with each seed, in DIR/seed-0 and so on.
+
 groupvit train --config=FILE --dry_run: says what that would be, and does nothing.
 """
 
@@ -16,6 +18,8 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "configuration file; override a field by --config.a.b=value",
                                     lock_config=True)
     flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics.jsonl and TensorBoard events")
+    flags.DEFINE_enum("resume", "auto", ["auto", "force"], "go on with the run in --workdir, if there is one: auto "
+                      "only if configuration and data compute the same, force whenever its state fits")
     flags.DEFINE_bool("dry_run", False, "print parameters, memory a chip, operations, the sharding of every array and "
                       "the time it would take; write nothing")
     flags.DEFINE_float("images_per_second", None, "with --dry_run: the throughput to tell the time for", 1e-3, 1e12)
@@ -34,18 +38,29 @@ def main(rest: list[str]) -> None:
     if FLAGS.dry_run:
         print_dry_run()
         return
-    from groupvit_jax.evals.runner import Evaluator
-    from groupvit_jax.training import loop
+    import jax
 
-    last = loop.train(FLAGS.config, FLAGS.workdir, Evaluator.from_config)
+    from groupvit_jax.evals.runner import Evaluator
+    from groupvit_jax.training import loop, seeds
+
+    config, force = FLAGS.config, FLAGS.resume == "force"
+    if config.seeds:
+        result = seeds.train(config, FLAGS.workdir, Evaluator.from_config, force)
+        if jax.process_index() == 0:
+            print(seeds.table(result))
+        return
+    last = loop.train(config, FLAGS.workdir, Evaluator.from_config, force)
     logging.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in last.items()))
 
 
 def print_dry_run() -> None:
     import jax
 
-    from groupvit_jax.training import dry_run
+    from groupvit_jax.training import dry_run, seeds
 
+    seeds.check(FLAGS.config.seeds)
     for line in dry_run.lines(FLAGS.config, FLAGS.images_per_second or 0.0):
         if jax.process_index() == 0:
             print(line, flush=True)
+    if FLAGS.config.seeds and jax.process_index() == 0:
+        print(f"\nall this {len(FLAGS.config.seeds)} times, once for each of config.seeds={FLAGS.config.seeds}")

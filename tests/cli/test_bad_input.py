@@ -57,6 +57,9 @@ def test_in_a_process_of_its_own_too(process, refused, tmp_path):
     (["train", f"--config={CONFIG.parent}", "--workdir=w"], ["--config=", "no such file"]),
     (["train", f"--config={CONFIG}", "--dry_run", "--images_per_second=0"], ["--images_per_second=0"]),
     (["train", f"--config={CONFIG}", "--workdir=w", "more"], ["'more'", "--workdir=DIR"]),
+    (["train", f"--config={CONFIG}", "--workdir=w", "--resume=maybe"], ["--resume=maybe", "auto|force"]),
+    (["train", f"--config={CONFIG}", "--workdir=w", "--config.seeds=[0,0]"], ["config.seeds=(0, 0)", "(0,1,2)"]),
+    (["train", f"--config={CONFIG}", "--dry_run", "--config.seeds=-1"], ["config.seeds=(-1,)", "(0,1,2)"]),
     (["eval"], ["usage: groupvit eval --checkpoint"]),
     (["eval", "--checkpont=p"], ["'checkpont'", "Did you mean: checkpoint", "groupvit eval --help"]),
     (["eval", "--protocol=clip", "--checkpoint=p"], ["--protocol=clip", "groupvit|tcl"]),
@@ -236,6 +239,19 @@ def test_crossings_leave_alone_what_is_there_and_nothing_half_written(groupvit, 
     refused(groupvit("import", f"--source={run}", f"--output={tmp_path}/new/folder"), "holds no weights")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "mine.pth", "mine/file"]
     assert (tmp_path / "mine" / "file").read_text() == (tmp_path / "mine.pth").read_text() == "mine"
+
+
+def test_a_workdir_that_holds_another_run(train, refused, tmp_path, run):
+    good = f"--workdir={run}"
+    refused(train(good, "--config.optim.lr=0.5"), "config.optim.lr 0.5 here", "another --workdir", "--resume=force")
+    refused(train(good, "--resume=force", "--config.model.text.width=32"), "(32,)", "another --workdir")
+    refused(train(good, "--config.seeds=(0,1)"), f"--workdir={run} holds a single run", "another --workdir")
+
+
+def test_weights_and_biases_that_is_not_installed(train, refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    refused(train("--config.train.wandb=segments"), "config.train.wandb='segments'", "[wandb]", "leave it empty")
+    assert not list(tmp_path.iterdir())
 
 
 def test_starting_from_what_is_none(train, refused, tmp_path):
