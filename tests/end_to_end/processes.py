@@ -1,5 +1,6 @@
 """`groupvit` in processes of its own, alone or several that join each other."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -26,9 +27,14 @@ def groupvit(folder: Path, *arguments: str, devices: int = 1) -> subprocess.Pope
 
 
 def children(process: int, what: str) -> list[int]:
-    """The processes that this one started whose command line has `what`."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(child) for child in found if what in Path(f"/proc/{child}/cmdline").read_text()]
+    """The processes that this one's threads started whose command line has `what`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process and what in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+    return found
 
 
 def together(start, number: int, code: int = 0) -> list[str]:

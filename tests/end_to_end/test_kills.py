@@ -173,13 +173,19 @@ def test_it_saves_by_the_clock_too(trainings):
 # ---------------------------------------------------------------- workers
 
 
+def kill_workers(process):
+    workers = children(process.pid, "spawn_main")
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_worker_that_is_killed_is_replaced_and_changes_nothing(trainings, undisturbed):
     folder = trainings.folder / "lost_workers"
     process = trainings.start("lost_workers", *RUN, "--config.data.workers=1")
     for step in (10, 40):
         assert wait_for(lambda step=step: steps_done(folder) > step, process)
-        for worker in children(process.pid, "spawn_main"):
-            os.kill(worker, signal.SIGKILL)
+        kill_workers(process)
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, output
     assert output.count("a worker process that makes batches ended (exit code -9;") == 2 and "Traceback" not in output
@@ -190,8 +196,7 @@ def test_workers_that_go_on_dying_end_the_run_with_one_line(trainings):
     folder = trainings.folder / "workers_die"
     process = trainings.start("workers_die", *RUN, "--config.data.workers=1", "--config.data.worker_restarts=0")
     assert wait_for(lambda: steps_done(folder) > 3, process)
-    for worker in children(process.pid, "spawn_main"):
-        os.kill(worker, signal.SIGKILL)
+    kill_workers(process)
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 2 and "lower config.data.workers" in output.splitlines()[-1], output
 
