@@ -16,6 +16,19 @@ from absl import logging
 from groupvit_jax import files
 from groupvit_jax.errors import InputError
 
+_moves = 0
+
+
+def moved() -> None:
+    """Something went on that a person would see; `training.watch` ends a run in which nothing does."""
+    global _moves
+    _moves += 1
+
+
+def moves() -> int:
+    """How often `moved` was called."""
+    return _moves
+
 
 class Progress:
     """A line with count, rate and time left, kept fresh in a terminal and repeated every few seconds in a log file.
@@ -39,6 +52,7 @@ class Progress:
 
     def advance(self, n: int = 1, note: str | None = None) -> None:
         """Counts n more; `note` stays on the line until the next one."""
+        moved()
         self.done += n
         self.note = self.note if note is None else note
         now = time.monotonic()

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # A pod on one machine: N processes that join each other and train on the CPU, by the code path of a real pod.
 # usage: launch/local_pod.sh N CONFIG [flags of groupvit train]      --workdir is runs/local_pod if none is given
-# Process 0 speaks here; WORKDIR/logs/process-I.log has what process I said. When one fails, the others are stopped and
-# its code is returned. JAX_NUM_CPU_DEVICES says how many devices each process has (1); PYTHON names an interpreter to
-# use as it is, with groupvit_jax in it, in place of .venv. Needs bash 5.1 and GNU tail, as Linux has them.
+# Process 0 speaks here; WORKDIR/logs/process-I.log has what process I said. When one fails, the others have a minute to
+# end by themselves (PATIENCE, seconds), as those do that save a checkpoint; then they are stopped, and its code is
+# returned. INT and TERM are handed on to all, which have a minute, too; a second one ends them at once. RESTARTS=N
+# starts all again up to N times, after any code but 0 and 2 (wrong input).
+# JAX_NUM_CPU_DEVICES says how many devices each process has (1); PYTHON names an interpreter to use as it is, with
+# groupvit_jax in it, in place of .venv. Needs bash 5.1 and GNU tail, as Linux has them.
 set -euo pipefail
 
 fail() {
@@ -18,6 +21,9 @@ shift 2
 [[ -f ${config%%:*} ]] || fail "CONFIG=$config: no such file; configs/ has some, as configs/scenes.py"
 devices=${JAX_NUM_CPU_DEVICES:-1}
 [[ $devices =~ ^[1-9][0-9]{0,2}$ ]] || fail "JAX_NUM_CPU_DEVICES=$devices: give the devices of a process, 1 to 999"
+restarts=${RESTARTS:-0} patience=${PATIENCE:-60} # seconds
+[[ $restarts =~ ^[0-9]{1,6}$ ]] || fail "RESTARTS=$restarts: give how often to start again, 0 to 999999"
+[[ $patience =~ ^[0-9]{1,6}$ ]] || fail "PATIENCE=$patience: give seconds in which processes may end, 0 to 999999"
 workdir=runs/local_pod before=
 for flag in "$@"; do
   if [[ $flag =~ ^--?workdir=(.*)$ ]]; then workdir=${BASH_REMATCH[1]}; fi
@@ -38,43 +44,66 @@ if [[ -z ${PYTHON:-} ]]; then
   cd "$here" # paths among the flags are the caller's
   PYTHON=python
 fi
-port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 
 declare -A running=() # process id -> number
-stop() {
-  trap - EXIT
-  for signal in TERM KILL; do # JAX may take the first for a notice of preemption, and train on
-    for pid in "${!running[@]}"; do kill -$signal -- "-$pid" || true; done
-    for ((tenths = 0; tenths < 50; tenths++)); do
-      kill -0 "${!running[@]}" || break
-      sleep 0.1
+wait_for_all() { # SECONDS
+  local end=$((SECONDS + $1)) pid
+  while [[ ${#running[@]} -gt 0 && $SECONDS -le $end ]]; do
+    for pid in "${!running[@]}"; do
+      kill -0 "$pid" 2> /dev/null || unset "running[$pid]"
     done
+    sleep 0.1
+  done
+}
+stop() { # [SECONDS between TERM and KILL]
+  trap - EXIT
+  trap 'end=0' INT TERM HUP # told again: no more waiting
+  for signal in TERM KILL; do # the first is a notice to save and end
+    for pid in "${!running[@]}"; do kill -$signal -- "-$pid" || true; done
+    wait_for_all "${1:-$patience}"
   done
   wait "$speaker" || true # for the last words of process 0
 } 2> /dev/null # where bash would say which of them it saw killed
-trap stop EXIT
-trap 'stop; exit 130' INT
-trap 'stop; exit 143' TERM HUP
 
 set -m # each process is a group, with the workers that read its data
-for ((i = 0; i < number; i++)); do
-  : > "$logs/process-$i.log" # is there when tail looks
-  JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices "$PYTHON" -c 'from groupvit_jax.cli.main import main; main()' \
-    train --config="$config" "$@" --workdir="$workdir" --multihost \
-    --coordinator="localhost:$port" --processes="$number" --process="$i" \
-    > "$logs/process-$i.log" 2>&1 < /dev/null &
-  running[$!]=$i
-  [[ $i -gt 0 ]] || { tail -n +1 -s 0.2 -f "$logs/process-0.log" --pid=$! & speaker=$!; }
-done
+start() {
+  local port i lines
+  port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
+  for ((i = 0; i < number; i++)); do
+    [[ $attempt -gt 0 ]] || : > "$logs/process-$i.log" # is there when tail looks
+    lines=$(wc -l < "$logs/process-$i.log")
+    JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices "$PYTHON" -c 'from groupvit_jax.cli.main import main; main()' \
+      train --config="$config" "$@" --workdir="$workdir" --multihost \
+      --coordinator="localhost:$port" --processes="$number" --process="$i" \
+      >> "$logs/process-$i.log" 2>&1 < /dev/null &
+    running[$!]=$i
+    [[ $i -gt 0 ]] || { tail -n +$((lines + 1)) -s 0.2 -f "$logs/process-0.log" --pid=$! & speaker=$!; }
+  done
+}
 
-while [[ ${#running[@]} -gt 0 ]]; do
-  code=0
-  wait -n -p pid "${!running[@]}" || code=$?
-  i=${running[$pid]}
-  unset "running[$pid]"
-  if [[ $code -ne 0 ]]; then
-    stop
-    echo "local_pod: process $i ended with code $code; $logs/process-$i.log ends: $(tail -n 1 "$logs/process-$i.log")" >&2
-    exit $code
-  fi
+join() { # until all have ended; the code is that of the first that failed, in `code`, and its number in `i`
+  local pid
+  while [[ ${#running[@]} -gt 0 ]]; do
+    code=0
+    wait -n -p pid "${!running[@]}" || code=$?
+    i=${running[$pid]}
+    unset "running[$pid]"
+    if [[ $code -ne 0 ]]; then
+      wait_for_all "$patience"
+      stop 5
+      return
+    fi
+  done
+}
+
+for ((attempt = 0; ; attempt++)); do
+  trap stop EXIT
+  trap 'stop; exit 130' INT
+  trap 'stop; exit 143' TERM HUP
+  start "$@"
+  join
+  [[ $code -ne 0 ]] || exit 0
+  echo "local_pod: process $i ended with code $code; $logs/process-$i.log ends: $(tail -n 1 "$logs/process-$i.log")" >&2
+  [[ $code -ne 2 && $attempt -lt $restarts ]] || exit "$code"
+  echo "local_pod: starting again, $((attempt + 1)) of at most $restarts times" >&2
 done

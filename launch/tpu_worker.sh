@@ -139,14 +139,15 @@ start() {
 }
 
 # Starts the training again until it ends with 0 or says that its input is wrong (2). After a failure on one host JAX
-# ends the training on the others, too, and all meet again here.
+# ends the training on the others, too, and all meet again here. Of attempts, only those in a row count that left no new
+# checkpoint, whatever their code: a training that is preempted or hangs (75) goes on for ever only if it gets on.
 loop() {
-  local workdir=$1 attempts=$2 pause=$3 failures=0 began code
+  local workdir=$1 attempts=$2 pause=$3 failures=0 before code
   shift 3
   cd code
   while true; do
     echo "groupvit: starting at $(date -u +%FT%TZ)"
-    began=$SECONDS code=0
+    before=$(newest) code=0
     "$home/venv/bin/groupvit" train --multihost --workdir="$workdir" "$@" || code=$?
     reap
     if [ "$code" = 2 ]; then
@@ -155,14 +156,16 @@ loop() {
       touch "$workdir/logs/done"
       end 'done' 0
     fi
-    if [ $((SECONDS - began)) -ge 600 ]; then
-      failures=0 # it had worked; the cap is for what fails at once
-    fi
-    failures=$((failures + 1))
-    echo "groupvit: the training ended with exit code $code ($failures of at most $attempts in a row)"
+    if [ "$(newest)" = "$before" ]; then failures=$((failures + 1)); else failures=0; fi
+    echo "groupvit: the training ended with exit code $code ($failures in a row without a new checkpoint, of at most" \
+      "$attempts)"
     [ "$failures" -lt "$attempts" ] || end failed 1
     sleep "$pause"
   done
+}
+
+newest() { # the step of the newest checkpoint
+  find "$workdir/checkpoints" -maxdepth 1 2> /dev/null | grep -o '/[0-9]*$' | sort -V | tail -n 1 || true
 }
 
 # What a training that was killed leaves behind, as its loader's processes: they keep memory and the lock.

@@ -3,10 +3,11 @@
 import logging as python_logging
 import pathlib
 import sys
+import traceback
 
 from absl import flags, logging
 
-from groupvit_jax.cli import arguments
+from groupvit_jax.cli import arguments, hosts
 from groupvit_jax.errors import InputError, RunAgain
 
 PACKAGE = str(pathlib.Path(__file__).parent.parent)
@@ -78,6 +79,13 @@ def main() -> None:
         run(sys.argv[1:])
     except (InputError, RunAgain) as error:
         print("groupvit:", *str(error).split(), file=sys.stderr)  # one line, whatever was quoted
-        sys.exit(RunAgain.code if isinstance(error, RunAgain) else 2)
+        if isinstance(error, RunAgain):  # on all hosts, which may wait for each other still
+            sys.exit(RunAgain.code)
+        hosts.leave(2)
     except KeyboardInterrupt:
-        sys.exit(130)
+        hosts.leave(130)
+    except Exception:
+        if not hosts.joined():
+            raise
+        traceback.print_exc()
+        hosts.leave(1)

@@ -34,7 +34,7 @@ def main(rest: list[str]) -> None:
                          "groupvit train --config=configs/scenes.py --workdir=runs/first")
     if FLAGS.images_per_second and not FLAGS.dry_run:
         raise InputError("--images_per_second says what --dry_run reckons with: give --dry_run, too")
-    hosts.join()
+    hosts.join(heartbeat=FLAGS.config.train.hang_timeout + 60)  # the run's own watch speaks first
     if FLAGS.dry_run:
         print_dry_run()
         return

@@ -22,7 +22,7 @@ from groupvit_jax.evals.datasets import Masked, sizes, skipping
 from groupvit_jax.evals.metrics import Confusion, percent
 from groupvit_jax.evals.tiles import Capacity
 from groupvit_jax.evals.windows import Geometry, cut
-from groupvit_jax.writer import Progress
+from groupvit_jax.writer import Progress, moved
 
 WINDOWS = {"cpu": 8}  # of a device in one call, at least so many; more keep a device busy, and cost memory
 TILES_PER_WINDOW = 192  # 0.8 megapixels of an image in its own size, more than a window of nearly any has
@@ -177,6 +177,7 @@ def run(mesh, make: Callable, calls: list, work: list[int], count: Callable, sum
             batch = parallel.to_global(mesh, batch)
             jax.block_until_ready(sums)
             sums = count(sums, batch)
+            moved()
             if progress:
                 progress.advance(pictures)
         return parallel.fetch(sums)

@@ -28,6 +28,7 @@ from groupvit_jax.training.plan import check_best, plan
 from groupvit_jax.training.preemption import Notice
 from groupvit_jax.training.skips import Skips
 from groupvit_jax.training.speed import Speed
+from groupvit_jax.training.watch import Watch
 from groupvit_jax.writer import MetricWriter, Progress, check_wandb, open_wandb
 
 MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
@@ -39,34 +40,39 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
 
     Every `config.eval.every` steps the state's variables, wherever they are, are given to what
     make_evaluator(model, config.eval, mesh=mesh) makes; it returns scores by task. `force`: see record.check.
-    Raises InputError for configurations and data that cannot work, before anything is written where possible.
+    Raises InputError for configurations and data that cannot work, before anything is written where possible; RunAgain
+    when it was told to stop and has saved. A hang, or the loss of another process, ends this one (see watch.py).
     """
-    # 1. Devices, data, model, optimizer.
-    mesh = parallel.create_mesh(config.mesh)
-    programs.check(config, mesh)
-    initial.check(config, workdir)
-    check_wandb(config.train.wandb)
-    opened = sources.open_sources(config.data)
-    pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
-    health.opened(pairs, sources.problems(opened))
-    lengths = plan(config, pairs)
-    if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
-        config = config.copy_and_resolve_references()
-        config.data.tagger = sources.tagger_name(config.data, opened)
-    parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened)])
-    program = programs.build(config, mesh, lengths.warmup, lengths.steps)
-    model, step = program.model, program.step
-    make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
-    batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
-    evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
-    best = check_best(config)
+    with contextlib.ExitStack() as stack:
+        def closing(thing):
+            return stack.enter_context(contextlib.closing(thing))
 
-    with parallel.use(mesh), contextlib.ExitStack() as stack:
+        watch = stack.enter_context(Watch.of_run(workdir, config.train.hang_timeout))
+        # 1. Devices, data, model, optimizer.
+        mesh = parallel.create_mesh(config.mesh)
+        programs.check(config, mesh)
+        initial.check(config, workdir)
+        check_wandb(config.train.wandb)
+        opened = sources.open_sources(config.data)
+        pairs, health = sum(map(len, opened)), Health(config.data.max_bad)
+        health.opened(pairs, sources.problems(opened))
+        lengths = plan(config, pairs)
+        if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
+            config = config.copy_and_resolve_references()
+            config.data.tagger = sources.tagger_name(config.data, opened)
+        parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened)])
+        program = programs.build(config, mesh, lengths.warmup, lengths.steps)
+        model, step = program.model, program.step
+        make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
+        batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
+        evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
+        best = check_best(config)
+        stack.enter_context(parallel.use(mesh))
+
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
         run = stack.enter_context(record.Run(workdir, sources.fingerprint(config.data, opened)))
-        checkpoints = stack.enter_context(contextlib.closing(
-            Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every)))
+        checkpoints = closing(Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every))
         state, position, owed = resume(checkpoints, config, workdir, program, run, force)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
@@ -77,40 +83,41 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             logging.info("%s is complete; to train on, raise config.train.steps or epochs and give --resume=force",
                          workdir)
             return checkpoints.meta(position)["metrics"]
+        notice = closing(Notice())
         run.start(config, position)
-        notice = stack.enter_context(contextlib.closing(Notice()))
         writer = None
         if jax.process_index() == 0:
             wandb = open_wandb(config.train.wandb, run.id, workdir, to_json(config))
-            writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, position, wandb)))
-        work = 3 * flops.forward_flops(model, program.batch)
-        stream = stack.enter_context(contextlib.closing(pipeline.stream(batches, config.data, position)))
+            writer = closing(MetricWriter(workdir, position, wandb))
+        stream = closing(pipeline.stream(batches, config.data, position))
         progress = stack.enter_context(Progress("step", lengths.steps, "images", position, config.data.batch))
-        pace = stack.enter_context(contextlib.closing(Speed(config.data.batch, work, mesh)))
-        traced = stack.enter_context(contextlib.closing(trace.Trace(config.train.profile, workdir)))
+        pace = closing(Speed(config.data.batch, 3 * flops.forward_flops(model, program.batch), mesh))
+        traced = closing(trace.Trace(config.train.profile, workdir))
         skips = Skips(config.train.skip_limit)
         log = Log(writer, progress, health, pace, skips, step._cache_size)
-        if owed and evaluator is not None:  # the last run was stopped at an evaluation
+        stack.push(watch.leaves)  # before anything above is closed
+        if owed and evaluator is not None:  # the last run was told to stop at an evaluation
             log.scores(position, evaluator(state.variables))
+
         for n, batch in enumerate(pace.batches(stream), position + 1):
+            watch.doing(f"waiting for step {n}")
+            logs, stops, late = lengths.due(n, lengths.log_every), notice.given(n), False
             # 3. One step, dispatched; then wait for the one before.
             health.add(batch)
-            logs, stops, late = lengths.due(n, lengths.log_every), notice.given(n), False
             if logs:
                 counts = log.counts()
                 late = lengths.save_minutes and parallel.first(checkpoints.minutes()) >= lengths.save_minutes
-            scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
-            evaluates = scores_due and not stops  # it may take longer than one is given
-            saves = lengths.due(n, lengths.save_every) or stops or late or bool(best) and evaluates
             with traced.step(n):
                 state, metrics = step(state, parallel.to_global(mesh, batch))
-            run.step = n
             pace.ran(metrics)
             skips.add(n, metrics)
             traced.done(n, metrics)
             if skips.too_many():
                 state = go_back(n, skips, checkpoints, program, batches, workdir)
             # 4. Log the step before, and this one if its state is asked for.
+            scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
+            evaluates = scores_due and not stops  # it may take longer than one is given
+            saves = lengths.due(n, lengths.save_every) or stops or late or bool(best) and evaluates
             if logs:
                 log.add(n, metrics, counts)
             if evaluates or saves:
@@ -118,19 +125,26 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
                 skips.settle()
             log.write(before=n + 1 if evaluates or saves else n)
             progress.advance(1)
+            run.step = n
             # 5. Evaluate, 6. save: this state, before the next batch.
+            if evaluates:
+                watch.doing("evaluating", compiles=True)
             scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
             if saves:
+                watch.doing("saving")
                 stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
                 log.put(n, {"checkpoint_stall": stall})
             if evaluates or saves:
                 pace.restart()
             if n == lengths.steps:
                 logging.info("data since step %d: %s", position, health.report(parallel.total(health.counts)))
+                watch.doing("saving")
                 break
             if stops:
                 checkpoints.wait()
+                run.how = "told to stop"
                 raise RunAgain(f"told to stop: step {n} is saved in {workdir}, and the same command goes on from there")
+            watch.doing("waiting for a batch")
     return log.last
 
 

@@ -59,14 +59,16 @@ echo "uv $*" >> "$BENCH/calls"
 if [ "$1" = venv ]; then mkdir -p venv/bin; echo 'echo Python 3.12.0' > venv/bin/python; chmod +x venv/bin/python; fi
 case "$*" in *--editable*) cp "$BENCH/bin/groupvit" venv/bin/groupvit ;; esac
 """,
-    # Ends with the first line of ~/codes, which it removes; with 0 if there is none. While ~/hold is there, it trains.
+    # Ends with the first line of ~/codes, which it removes; with 0 if there is none. "75 300" leaves a checkpoint of
+    # step 300, too. While ~/hold is there, it trains.
     "groupvit": r"""
 printf -v line ' %q' "$@"; echo "$line" >> "$HOME/trainings"
 trap 'echo ended; exit 75' TERM
 echo "step 1: loss 2.0"
 while [ -e "$HOME/hold" ]; do sleep 0.05; done
 code=0
-if [ -s "$HOME/codes" ]; then code=$(head -n 1 "$HOME/codes"); sed -i 1d "$HOME/codes"; fi
+if [ -s "$HOME/codes" ]; then read -r code step < "$HOME/codes"; sed -i 1d "$HOME/codes"; fi
+if [ -n "${step:-}" ]; then mkdir -p "$BENCH/runs/first/checkpoints/$step"; fi
 exit "$code"
 """,
 }

@@ -17,7 +17,15 @@ STAND_IN = f"""#!/usr/bin/env bash
 all="$*" me="${{all##*--process=}}"
 echo $$ >> pids
 echo "process $me has $JAX_NUM_CPU_DEVICES on $JAX_PLATFORMS: ${{*:3}}"
-if [[ $me == "${{FAILS:-}}" ]]; then echo "groupvit: no such shard"; exit 7; fi
+if [[ $me == "${{FAILS:-}}" ]]; then echo "groupvit: no such shard"; exit "${{CODE:-7}}"; fi
+if [[ $me == "${{FAILS_ONCE:-}}" && ! -e failed ]]; then touch failed; echo "groupvit: lost"; exit 75; fi
+if [[ $me == "${{SAVES:-}}" ]]; then
+  trap 'told=true' TERM
+  until [[ -n ${{told:-}}${{FAILS:-}} ]]; do sleep 0.1; touch "hangs-$me"; done
+  sleep 2
+  touch saved
+  exit 75
+fi
 if [[ -n ${{HANGS:-}} ]]; then
   [[ $HANGS == deaf ]] && trap '' TERM
   touch "hangs-$me"
@@ -88,7 +96,7 @@ def test_each_process_is_told_of_the_others_and_has_its_log_and_process_0_speaks
 
 
 def test_when_one_fails_the_others_are_stopped_and_its_code_and_last_line_are_given(pod, tmp_path):
-    process = pod("3", "recipe.py", FAILS="1", HANGS="1")
+    process = pod("3", "recipe.py", FAILS="1", HANGS="1", PATIENCE="1")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 7
     assert err == ("local_pod: process 1 ended with code 7; runs/local_pod/logs/process-1.log ends: "
@@ -96,14 +104,69 @@ def test_when_one_fails_the_others_are_stopped_and_its_code_and_last_line_are_gi
     assert alive(tmp_path) == []
 
 
-@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_all(pod, tmp_path, sent, code):
-    process = pod("2", "recipe.py", HANGS="deaf" if sent == signal.SIGTERM else "1")
+def both_hang(folder):
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("hangs-*"))) < 2:
+    while len(list(folder.glob("hangs-*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_all(pod, tmp_path, sent, code):
+    process = pod("2", "recipe.py", HANGS="deaf" if sent == signal.SIGTERM else "1", PATIENCE="1")
+    both_hang(tmp_path)
     assert len(alive(tmp_path)) == 2
     process.send_signal(sent)
     process.communicate(timeout=60)
     assert process.returncode == code and alive(tmp_path) == []
+
+
+def test_one_that_saves_when_all_are_told_to_stop_may_finish_while_others_have_ended(pod, tmp_path):
+    process = pod("2", "recipe.py", HANGS="1", SAVES="1")
+    both_hang(tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and (tmp_path / "saved").exists()
+
+
+def test_one_that_saves_when_another_fails_may_finish(pod, tmp_path):
+    process = pod("2", "recipe.py", FAILS="0", CODE="75", SAVES="1")
+    process.communicate(timeout=60)
+    assert process.returncode == 75 and (tmp_path / "saved").exists()
+
+
+def test_a_second_signal_ends_those_that_do_not_heed_the_first_at_once(pod, tmp_path):
+    process = pod("2", "recipe.py", HANGS="deaf")
+    both_hang(tmp_path)
+    deadline = time.monotonic() + 30  # of the minute that they have
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert process.returncode == 143 and alive(tmp_path) == []
+
+
+def test_all_are_started_again_as_often_as_asked_for(pod, tmp_path):
+    process = pod("2", "recipe.py", FAILS="1", RESTARTS="2")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 7 and len((tmp_path / "pids").read_text().split()) == 6
+    assert "starting again, 2 of at most 2 times" in err and "3 of" not in err
+
+
+def test_those_started_again_that_end_well_end_it_and_the_logs_tell_of_both_starts(pod, tmp_path):
+    process = pod("2", "recipe.py", FAILS_ONCE="0", RESTARTS="5")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and len((tmp_path / "pids").read_text().split()) == 4
+    log = (tmp_path / "runs/local_pod/logs/process-0.log").read_text()
+    assert out == log and log.count("groupvit: lost") == 1 and log.count("process 0 ends") == 1
+
+
+def test_wrong_input_is_not_started_again(pod, tmp_path):
+    process = pod("2", "recipe.py", FAILS="1", CODE="2", RESTARTS="5")
+    process.communicate(timeout=60)
+    assert process.returncode == 2 and len((tmp_path / "pids").read_text().split()) == 2
+
+
+def test_a_number_of_restarts_that_is_none_is_one_line_and_code_2(pod):
+    process = pod("2", "recipe.py", RESTARTS="often")
+    assert "RESTARTS=often" in process.communicate(timeout=60)[1] and process.returncode == 2
