@@ -23,7 +23,7 @@ from groupvit_jax.errors import InputError, RunAgain
 
 TICK = 1.0  # seconds
 LEAST = 5.0  # seconds of a timeout
-LEARN = 4.0  # seconds in which one that lost another looks for its last words; below what `wait_in_abort` gives
+LEARN = 2.0  # seconds in which one that lost another looks for its last words; well below what `wait_in_abort` gives
 LOST = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "by peer", "Socket closed", "unhealthy", "heartbeat")
 
 
