@@ -47,6 +47,8 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         def closing(thing):
             return stack.enter_context(contextlib.closing(thing))
 
+        if jax.process_count() > 1:
+            prepare(workdir)  # the watch writes there
         watch = stack.enter_context(Watch.of_run(workdir, config.train.hang_timeout))
         # 1. Devices, data, model, optimizer.
         mesh = parallel.create_mesh(config.mesh)

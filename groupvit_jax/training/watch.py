@@ -96,9 +96,9 @@ class Hosts:
 class Watch:
     """`with Watch.of_run(...) as watch:` around a run; in it, `watch.doing` says what the process is about to wait for.
 
-    Ends the process with one line, and code 75, when for `timeout` seconds nothing has moved here (no
-    `writer.moved`) or another process has said nothing; and when another process has
-    ended with an error, with that one's code. With one process, there are no files.
+    Ends the process with one line, and code 75, when for `timeout` seconds nothing moves here (no `writer.moved`) or
+    another process has said nothing; and when another process has ended with an error, with that one's code. With one
+    process, there are no files.
     """
 
     def __init__(self, workdir: str, timeout: float, run: str = "", process: int = 0, processes: int = 1,
@@ -217,7 +217,8 @@ class Watch:
             self.end(RunAgain.code, listed(lost, f" for {self.timeout:g} s"), lost)
 
     def _hangs(self) -> None:
-        faulthandler.dump_traceback(all_threads=True)
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stderr that is no file
+            faulthandler.dump_traceback(all_threads=True)
         if self.left:  # closing after an error does not end
             self.end(*self.left)
         others: dict[str, list[str]] = {}
