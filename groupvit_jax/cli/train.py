@@ -38,15 +38,12 @@ def main(rest: list[str]) -> None:
     if FLAGS.dry_run:
         print_dry_run()
         return
-    import jax
-
     from groupvit_jax.evals.runner import Evaluator
     from groupvit_jax.training import loop, seeds
 
     config, force = FLAGS.config, FLAGS.resume == "force"
     if config.seeds:
-        result = seeds.train(config, FLAGS.workdir, Evaluator.from_config, force)
-        if jax.process_index() == 0:
+        if result := seeds.train(config, FLAGS.workdir, Evaluator.from_config, force):
             print(seeds.table(result))
         return
     last = loop.train(config, FLAGS.workdir, Evaluator.from_config, force)

@@ -19,8 +19,8 @@ NOT_RESULTS = {"step", "compilations", *speed.NAMES}  # of a row: what it is of,
 
 def train(config: ConfigDict, workdir: str, make_evaluator: loop.MakeEvaluator | None = None,
           force: bool = False) -> dict[str, Any]:
-    """Trains with each of `config.seeds`; one that is complete already is passed over. Writes WORKDIR/seeds.json and
-    returns its content, see `together`.
+    """Trains with each of `config.seeds`; one that is complete already is passed over. Process 0, which alone has all
+    rows, writes WORKDIR/seeds.json and returns its content, see `together`; the others return {}.
 
     Raises InputError for seeds that cannot be and for a workdir that holds a single run.
     """
@@ -28,9 +28,10 @@ def train(config: ConfigDict, workdir: str, make_evaluator: loop.MakeEvaluator |
     check_free(workdir)
     for seed in config.seeds:
         loop.train(of_seed(config, seed), folder(workdir, seed), make_evaluator, force)
+    if jax.process_index() > 0:
+        return {}
     result = together(workdir, config.seeds)
-    if jax.process_index() == 0:
-        files.write(pathlib.Path(workdir) / FILE, (json.dumps(result, indent=1) + "\n").encode())
+    files.write(pathlib.Path(workdir) / FILE, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 

@@ -103,6 +103,12 @@ def large(tmp_path):
     return path
 
 
+def test_what_it_reads_is_listed_by_name_size_and_records(folder):
+    names = sorted(path.name for path in folder.iterdir())
+    sizes = [(folder / name).stat().st_size for name in names]
+    assert RecordSource(folder).files() == list(zip(names, sizes, ["0+2", "0+1"]))
+
+
 def test_damaged_bytes_cost_the_record_they_are_in(large):
     data = bytearray(large.read_bytes())
     data[200_000:200_020] = bytes(20)
@@ -199,6 +205,11 @@ def test_a_split_or_a_part_of_one_is_named_after_a_colon(dataset, suffix, keys):
     expected = PAIRS[1:] if suffix == ":train[1:]" else PAIRS[:2] if suffix == ":train[:2]" else PAIRS
     assert [(sample["image"], sample["caption"]) for sample in all_of(source)] == expected
     assert keys is None or [sample["key"] for sample in all_of(source)][: len(keys)] == keys
+
+
+def test_another_part_of_a_split_is_another_list_of_files(dataset):
+    parts = [TfdsSource(f"{dataset}{suffix}").files() for suffix in (":train", ":train[:50%]", ":train[50%:]")]
+    assert parts[0] != parts[1] != parts[2] != parts[0] and len({files[0][:2] for files in parts}) == 1
 
 
 def test_a_folder_above_will_do_if_one_data_set_is_below(dataset):
