@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import pathlib
 import sys
 import threading
@@ -108,7 +109,8 @@ def waiting(what: str, every: float = 5.0):
 class MetricWriter:
     """Scalars by step, to `metrics.jsonl` and TensorBoard event files under `workdir`.
 
-    A resumed run repeats the steps after its checkpoint: their rows of the run before are dropped first.
+    A resumed run repeats the steps after its checkpoint: their rows of the run before are dropped first. JSON has no
+    word for what is no number: there it is null.
     wandb: what `open_wandb` gave; it gets the same rows.
     """
 
@@ -140,7 +142,8 @@ class MetricWriter:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         with self._room():
-            self.file.write((json.dumps({"step": step} | values) + "\n").encode())
+            row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self.file.write((json.dumps({"step": step} | row) + "\n").encode())
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
         if self.wandb:

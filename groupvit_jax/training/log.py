@@ -13,6 +13,7 @@ from groupvit_jax import parallel
 from groupvit_jax.data.health import Health
 from groupvit_jax.training import speed
 from groupvit_jax.training.skips import Skips
+from groupvit_jax.training.vitals import Collapse
 from groupvit_jax.writer import MetricWriter, Progress
 
 
@@ -33,9 +34,9 @@ class Log:
     """
 
     def __init__(self, writer: MetricWriter | None, progress: Progress, health: Health, pace: speed.Speed,
-                 skips: Skips, compilations: Callable[[], int]):
-        self.writer, self.progress, self.health, self.pace, self.skips = writer, progress, health, pace, skips
-        self.compilations = compilations
+                 skips: Skips, collapse: Collapse, compilations: Callable[[], int]):
+        self.writer, self.progress, self.health, self.pace = writer, progress, health, pace
+        self.skips, self.collapse, self.compilations = skips, collapse, compilations
         self.last: dict[str, float] = {}
         self.rows: collections.deque[Row] = collections.deque()
 
@@ -52,19 +53,21 @@ class Log:
         self.rows.append(Row(n, metrics, counts, self.pace.cut()))
 
     def write(self, before: int) -> None:
-        """Waits for the rows of steps before this one, and writes them; InputError when the data is too bad."""
+        """Waits for the rows of steps before this one, and writes them; InputError when the data is too bad, or the
+        model has collapsed and is to stop then."""
         while self.rows and self.rows[0].step < before:
             self._write(self.rows.popleft())
 
     def _write(self, row: Row) -> None:
         values = {name: float(value) for name, value in jax.device_get(row.metrics).items()}
         values |= row.rates() | self.health.check(row.counts)
-        values |= {"skipped": self.skips.total, "compilations": self.compilations()}
+        values |= {"skipped_steps": self.skips.total, "compilations": self.compilations()}
         before = self.last.get("compilations", 1)
         self.put(row.step, values)
         if values["compilations"] > before:
             logging.warning("step %d: the training step has been compiled %d times; a batch or the state changed its "
                             "shape or place, and training stood still meanwhile", row.step, values["compilations"])
+        self.collapse.check(row.step, values)
         note = f"loss {values['loss']:.3f}  lr {values['learning_rate']:.2e}  {speed.note(values)}"
         self.progress.advance(0, note)
 

@@ -69,6 +69,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
         evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
         best = check_best(config)
+        collapse = vitals.Collapse(config.train.collapse, lengths.warmup, config.model.image.output_groups)
         stack.enter_context(parallel.use(mesh))
 
         # 2. The state: fresh, or where the last run stopped.
@@ -96,7 +97,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         pace = closing(Speed(config.data.batch, 3 * flops.forward_flops(model, program.batch), mesh))
         traced = closing(trace.Trace(config.train.profile, workdir))
         skips = Skips(config.train.skip_limit)
-        log = Log(writer, progress, health, pace, skips, step._cache_size)
+        log = Log(writer, progress, health, pace, skips, collapse, step._cache_size)
         stack.push(watch.leaves)  # before anything above is closed
         if owed and evaluator is not None:  # the last run was told to stop at an evaluation
             log.scores(position, evaluator(state.variables))
@@ -119,7 +120,8 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             # 4. Log the step before, and this one if its state is asked for.
             scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
             evaluates = scores_due and not stops  # it may take longer than one is given
-            saves = lengths.due(n, lengths.save_every) or stops or late or bool(best) and evaluates
+            saves = (lengths.due(n, lengths.save_every) or late or bool(best) and evaluates) and not skips.row
+            saves = saves or stops or n == lengths.steps
             if logs:
                 log.add(n, metrics, counts)
             if evaluates or saves:
@@ -154,12 +156,14 @@ def go_back(n: int, skips: Skips, checkpoints: Checkpoints, program: programs.Pr
             workdir: str) -> states.State:
     """The state to meet batch n + 1 with, after too many steps in a row whose loss or gradient was no number; where
     going back does not help, an InputError that names a report of these steps and what their batches held."""
-    first, last = skips.row[0][0], skips.row[-1][0]
     if (state := skips.back(n, checkpoints, program.state)) is None:
-        path = vitals.report(workdir, skips.row, [batches.keys(step - 1) for step, _ in skips.row])
-        raise InputError(f"steps {first} to {last} had a loss or gradient that is no number, and going back to a "
-                         f"checkpoint did not help or there is none: lower config.optim.lr, or look at the batches in "
-                         f"{path}")
+        rows = {step: jax.tree.map(float, jax.device_get(metrics)) for step, metrics in skips.row}
+        if jax.process_index() == 0:
+            vitals.report(workdir, rows, lambda step: batches.keys(step - 1))
+        parallel.first(0)  # the others wait for it
+        raise InputError(f"steps {min(rows)} to {max(rows)} had a loss or gradient that is no number, and there is no "
+                         "checkpoint to go back to, or going back did not help: lower config.optim.lr, or look at the "
+                         f"samples named in {workdir}/report-{max(rows)}.json")
     return state
 
 

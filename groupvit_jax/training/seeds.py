@@ -71,7 +71,7 @@ def together(workdir: str, seeds: Sequence[int]) -> dict[str, Any]:
                          "same config.train.steps, or another --workdir")
     results = {}
     for name in rows[0]:
-        if name not in NOT_RESULTS and all(name in row for row in rows):
+        if name not in NOT_RESULTS and all(row.get(name) is not None for row in rows):
             values = [row[name] for row in rows]
             results[name] = {"values": values, "mean": statistics.fmean(values),
                              "spread": statistics.stdev(values) if len(values) > 1 else 0.0,

@@ -15,7 +15,7 @@ class Skips:
         self.limit, self.total = limit, 0
         self.row: list[tuple[int, dict[str, jax.Array]]] = []
         self.running: tuple[int, dict[str, jax.Array]] | None = None  # dispatched, and perhaps not done
-        self.gone_back_to: int | None = None
+        self.went_back_at = 0
 
     def add(self, n: int, metrics: dict[str, jax.Array]) -> None:
         """Step n was dispatched; waits for the one before, and counts it."""
@@ -37,14 +37,14 @@ class Skips:
         return len(self.row) >= self.limit
 
     def back(self, n: int, checkpoints: Checkpoints, like: State) -> State | None:
-        """The state saved before those in a row, as that of step n, with which the next batches are met; None where
-        there is none, or where it was met with these before."""
+        """The state saved before those in a row, as that of step n, with which to meet the next batches; None where
+        there is none, or none that is newer than when it went back last."""
         checkpoints.wait()
         step = checkpoints.latest(before=self.row[0][0])
-        if step is None or step == self.gone_back_to:
+        if step is None or step <= self.went_back_at:
             return None
         logging.warning("going back to the weights of step %d, and on with the batches after step %d", step, n)
-        self.gone_back_to, self.row, self.running = step, [], None
+        self.went_back_at, self.row, self.running = n, [], None
         return at_step(checkpoints.restore(step, like)[0], n)
 
 
