@@ -52,6 +52,9 @@ class Source:
         image, caption = self.pairs[i]
         return {"image": image, "caption": caption, "key": str(i)}
 
+    def key(self, i):
+        return str(i)
+
     def block_bytes(self):
         return self.block << 20
 

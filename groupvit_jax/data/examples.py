@@ -51,6 +51,7 @@ class MakeGroup:
 
     def __init__(self, sources: Sequence, config, make_example: MakeExample, group: int, seed: int):
         self.sources, self.make_example, self.group, self.seed = sources, make_example, group, seed
+        self.names = [entry.name for entry in config.train]
         self.groups = config.batch // group
         self.rows, self.room = rows_of(config, group) if config.packing else 0, config.pack_length
         self.use_words = [source.tagger == config.tagger for source in sources]
@@ -68,6 +69,12 @@ class MakeGroup:
             texts.append(of_picture)
         text, cut = pack(texts, self.rows, self.room) if self.rows else (self._padded(texts), 0)
         return {"image": np.stack(pixels), "text": text, "bad": bad, "cut": np.array([cut], np.int32)}
+
+    def keys(self, number: int) -> list[str]:
+        """What was drawn for each picture of a group, as "SET:KEY"; one that cannot be used is not replaced here."""
+        step, lane = divmod(number, self.groups)
+        draws = [self.order(lane, draw) for draw in range(step * self.group, (step + 1) * self.group)]
+        return [f"{self.names[i]}:{self.sources[i].key(index)}" for i, index in draws]
 
     def random(self, lane: int, draw: int) -> np.random.Generator:
         """What augmentation and prompts of a draw are drawn from."""

@@ -46,6 +46,12 @@ class Batches:
     def __getitem__(self, n: int) -> Batch:
         return join([self.make_group(self._number(i)) for i in range(n * self.own, (n + 1) * self.own)])
 
+    def keys(self, n: int) -> list[str]:
+        """What was drawn for the pictures of the whole n-th batch, in their order, the same on every process: "SET:KEY"
+        each, as the set is named in the configuration and the sample in the set. A sample that cannot be used is named
+        here, though the next one took its place in the batch."""
+        return [key for i in range(n * self.groups, (n + 1) * self.groups) for key in self.make_group.keys(i)]
+
     def _number(self, i: int) -> int:
         """Of all groups, the i-th that is this process's."""
         return i // self.own * self.groups + self.first + i % self.own

@@ -91,8 +91,7 @@ class RecordSource:
 
     def __getitem__(self, i: int) -> dict:
         parts = self._parts(i)
-        key = next((parts[name] for name in _KEY if name in parts), f"{self._name}#{i}".encode())
-        key = key.decode("utf-8", "replace")
+        key = self._key(parts, i)
         image = next((parts[name] for name in _IMAGE if parts.get(name)), None)
         if image is None:
             raise BadSample("no image", f"{key} of {self.pattern}")
@@ -103,6 +102,17 @@ class RecordSource:
             return {"image": image, "caption": read_caption(caption), "key": key}
         except BadSample as error:
             raise BadSample(error.kind, f"{key} of {self.pattern}") from None
+
+    def key(self, i: int) -> str:
+        """The name of record i, by its place where the record cannot be read."""
+        try:
+            return self._key(self._parts(i), i)
+        except BadSample:
+            return self._key({}, i)
+
+    def _key(self, parts: dict[str, bytes], i: int) -> str:
+        key = next((parts[name] for name in _KEY if name in parts), f"{self._name}#{i}".encode())
+        return key.decode("utf-8", "replace")
 
     def _parts(self, i: int) -> dict[str, bytes]:
         """The fields of record i that hold bytes; a key may be a whole number too."""

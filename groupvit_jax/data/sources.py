@@ -2,9 +2,10 @@
 
 A source is what pairs are read from, at random: `source[i]` is {"image": encoded bytes, "caption": str, "key": str},
 with "words" (of the caption, for prompts) where they were found beforehand by the tagger `source.tagger`; it raises
-BadSample for a sample that cannot be used. `problems` counts what was left out when it was opened, `files()` lists what
-it reads, as (name, bytes, samples). Samples of one block of `source.block` lie together and are best read together;
-`prefetch(i)` says that one will be needed. Sources go to worker processes by pickling.
+BadSample for a sample that cannot be used, and `key(i)` names that one, too. `problems` counts what was left out when
+it was opened, `files()` lists what it reads, as (name, bytes, samples). Samples of one block of `source.block` lie
+together and are best read together; `prefetch(i)` says that one will be needed. Sources go to worker processes by
+pickling.
 """
 
 import hashlib

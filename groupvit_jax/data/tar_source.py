@@ -66,6 +66,11 @@ class TarSource:
             sample["words"] = table.words[row].as_py()
         return sample
 
+    def key(self, i: int) -> str:
+        """The name of sample i, from the index: the sample itself is not read."""
+        _, table, row = self._place(i)
+        return table.key[row].as_py()
+
     def block_bytes(self) -> int:
         """About how much a block is, to know what a cache must hold: as in the first shard that has samples."""
         _, table, _ = self._place(0)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from groupvit_jax import parallel
 from groupvit_jax.models.layers import unit
+from groupvit_jax.training.vitals import spread
 
 BLOCK = 1 << 24  # similarities that a device holds at a time; 64 MB
 
@@ -87,20 +88,16 @@ def contrastive(outputs: dict, **how) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`TwoTowers.project`'s outputs -> (loss, metrics); `how`: see `log_sums`.
 
     Text 0 of an image is its caption; the others are its prompts and enter the multi-label loss, with weight 1.
-    Metrics are float32 scalars: the losses, the logit scale and `accuracy` (share of images that find their caption in
-    the batch).
+    Metrics are float32 scalars: the losses, the logit scales, `accuracy` (share of images that find their caption in
+    the batch), `image_spread` and `text_spread` (of images and captions, see `vitals.spread`).
     """
     image, captions, prompts = outputs["image"], outputs["texts"][:, 0], outputs["texts"][:, 1:]
     loss, nearest = contrast(image, captions[:, None], outputs["scale"], **how)
     metrics = {"caption_loss": loss, "logit_scale": outputs["scale"],
-               "accuracy": jnp.mean(nearest == jnp.arange(len(image)))}
+               "accuracy": jnp.mean(nearest == jnp.arange(len(image))),
+               "image_spread": spread(image), "text_spread": spread(captions)}
     if "multi_label_scale" in outputs:
         extra = multi_label_loss(image, prompts, outputs["multi_label_scale"], **how)
-        loss, metrics["multi_label_loss"] = loss + extra, extra
-    return loss, metrics | {"loss": loss}
-
-
-def groups_used(assignment: jax.Array) -> jax.Array:
-    """Assignments [b g n] -> how many groups of each image win at least one token: float32 [b]."""
-    winners = assignment.argmax(axis=1)  # [b n]
-    return jax.nn.one_hot(winners, assignment.shape[1]).max(axis=1).sum(axis=-1)
+        loss = loss + extra
+        metrics |= {"multi_label_loss": extra, "multi_label_scale": outputs["multi_label_scale"]}
+    return loss, jax.lax.stop_gradient(metrics | {"loss": loss})

@@ -11,11 +11,13 @@ import optax
 from groupvit_jax import parallel
 from groupvit_jax.models.layers import fold
 from groupvit_jax.models.two_towers import TwoTowers
+from groupvit_jax.training import vitals
 from groupvit_jax.training.augment import augment
-from groupvit_jax.training.loss import contrastive, groups_used
+from groupvit_jax.training.loss import contrastive
 from groupvit_jax.training.state import State
 
 Batch = dict[str, jax.Array]
+TOWERS = {"image": ("image", "image_projector"), "text": ("text", "text_projector")}  # parameters of each
 
 
 def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: optax.Schedule, flip: float, erase: float,
@@ -24,15 +26,25 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
     """State and batch ({"image": uint8 [b h w 3], "text": int32 [b t l] or Packed}) -> next state and
     float32 scalar metrics.
 
+    A step whose loss or gradient is not finite is skipped: its state is the one before, except that the step number
+    and the optimizer's counts go on, and so the learning rate with them.
+
+    Metrics: those of `loss.contrastive`; of `vitals.of_groups` for each stage I that groups, mean over images;
+    `gradient_norm`, before it is clipped, and `gradient_norm_image` and `gradient_norm_text` of a tower with its
+    projector; `update_ratio`, the norm of what was added to the parameters relative to theirs; `learning_rate`;
+    `skipped`, 1 or 0.
+
     All randomness comes from `key`, the step number and a picture's place in the batch, so that a resumed run repeats
     an undisturbed one, and neither the devices nor `microbatches` change what is drawn.
     """
     keys = fold_each(jax.random.fold_in(key, state.step), len(batch["image"]))
+    stages = vitals.stages(model.image.group_tokens)
 
     def encode(params: Any, batch: Batch, keys: jax.Array):
         images = augment(fold(keys, 0), batch["image"], flip=flip, erase=erase)
         features = model.apply({"params": params}, images, batch["text"], fold(keys, 1), method="encode")
-        return (features.image, features.texts), groups_used(features.assignments[-1])
+        of_stages = map(vitals.of_groups, stages, features.assignments)
+        return (features.image, features.texts), {name: x for found in of_stages for name, x in found.items()}
 
     def loss_of(params: Any, image: jax.Array, texts: jax.Array):
         outputs, updates = model.apply({"params": params, "batch_stats": state.batch_stats}, image, texts, True,
@@ -40,11 +52,23 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
         loss, metrics = contrastive(outputs, parts=parts)
         return loss, (metrics, updates["batch_stats"])
 
-    gradient, used, (metrics, batch_stats) = gradients(encode, loss_of, microbatches, state.params, batch, keys)
+    gradient, of_images, (metrics, batch_stats) = gradients(encode, loss_of, microbatches, state.params, batch, keys)
     updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-    metrics |= {"skipped": jnp.zeros(()), "groups_used": used.mean(), "gradient_norm": optax.tree.norm(gradient),
-                "learning_rate": schedule(state.step)}
-    return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), metrics
+    new = State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    ratio = optax.tree.norm(updates) / optax.tree.norm(state.params)
+    metrics |= {name: x.mean() for name, x in of_images.items()}
+    metrics |= {f"gradient_norm_{tower}": optax.tree.norm([gradient[name] for name in names])
+                for tower, names in TOWERS.items()}
+    metrics |= {"gradient_norm": norm, "update_ratio": jnp.where(finite, ratio, 0.0),
+                "learning_rate": schedule(state.step), "skipped": 1.0 - finite}
+    return kept(finite, new, state), metrics
+
+
+def kept(finite: jax.Array, new: State, old: State) -> State:
+    """The new state where it is finite, else the old one with the new counts: the leaves that are integers."""
+    return jax.tree.map(lambda x, y: jnp.where(finite, x, y) if jnp.issubdtype(x.dtype, jnp.floating) else x, new, old)
 
 
 def gradients(encode: Callable, loss_of: Callable, microbatches: int, params: Any, *inputs: Any) -> tuple:

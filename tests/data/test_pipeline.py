@@ -135,6 +135,22 @@ def test_captions_with_fewer_words_than_prompts_fill_up_with_themselves():
     np.testing.assert_array_equal(batches(made, pairs.Source([(pairs.picture(3), "zebra")]))[0]["text"][0], expected)
 
 
+@pytest.mark.parametrize("share, shares", [(0, 1), (1, 4)])
+def test_keys_name_every_picture_of_the_global_batch_in_its_order_on_any_process(tar, tmp_path, share, shares):
+    other = TarSource(pairs.write(tmp_path / "1.tar", pairs.CAPTIONS[:2], offset=10))
+    made = plain(2)
+    for n in (0, 3):
+        keys = batches(made, tar, other, share=share, shares=shares).keys(n)
+        levels = pairs.levels(batches(made, tar, other)[n]["image"])
+        assert keys == [f"set{level // 10}:{level % 10:04}" for level in levels]
+
+
+def test_keys_name_what_was_drawn_where_it_cannot_be_used():
+    source = pairs.Source([(pairs.picture(1), "a dog"), "empty caption", (b"no picture", "a dog"),
+                           (pairs.picture(3), "a cat")])
+    assert sorted(batches(plain(data__prompts=0), source).keys(0)) == sorted([f"set0:{i}" for i in range(4)] * 2)
+
+
 class Tagged(pairs.Source):
     """Holds other words than a tagger would find."""
 

@@ -92,6 +92,7 @@ def test_a_record_that_cannot_be_used_is_a_bad_sample_that_says_which(tmp_path, 
         source[1]
     assert error.value.kind == kind and ("this" in str(error.value) or "record#1" in str(error.value))
     assert source[0]["caption"] == "words"
+    assert [source.key(0), source.key(1)] == ["record#0", "this" if kind != "broken image" else "record#1"]
 
 
 @pytest.fixture

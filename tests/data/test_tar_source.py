@@ -74,6 +74,7 @@ def test_a_caption_that_is_unusable_is_a_bad_sample_that_says_which(tmp_path):
         with pytest.raises(BadSample, match=rf"{kind}: {i} of .*a\.tar"):
             source[i]
     assert source[3]["caption"] == "Café" and source.problems == {}
+    assert [source.key(i) for i in range(4)] == ["0", "1", "2", "3"]
 
 
 def test_problems_are_counted_over_all_shards(shards):

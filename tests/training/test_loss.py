@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from groupvit_jax import parallel
-from groupvit_jax.training.loss import caption_loss, contrastive, groups_used, log_sums, multi_label_loss, similarity
+from groupvit_jax.training import vitals
+from groupvit_jax.training.loss import caption_loss, contrastive, log_sums, multi_label_loss, similarity
 
 B, K, D, SCALE = 6, 3, 5, 7.0
 
@@ -93,19 +94,19 @@ def test_without_the_second_scale_only_the_caption_loss_counts(arrays):
     assert "multi_label_loss" not in metrics
 
 
-def test_metrics_are_the_scale_and_the_share_of_captions_found(arrays):
+def test_metrics_are_the_scales_and_the_share_of_captions_found(arrays):
     arrays["text"] = arrays["image"].copy()
     arrays["text"][[0, 1]] = arrays["image"][[1, 0]]  # two of six images find another's caption
     _, metrics = contrastive(outputs(arrays))
     np.testing.assert_allclose(metrics["accuracy"], 4 / 6, rtol=1e-6)
-    np.testing.assert_allclose(metrics["logit_scale"], SCALE)
+    np.testing.assert_allclose([metrics["logit_scale"], metrics["multi_label_scale"]], [SCALE, 2 * SCALE])
 
 
-def test_a_group_is_in_use_that_wins_a_token():
-    assignment = np.zeros((2, 3, 4), np.float32)
-    assignment[:, 0] = 1  # one group wins all ...
-    assignment[0, [0, 1, 2, 2], [0, 1, 2, 3]] = 2  # ... except for the first image, where each wins some
-    np.testing.assert_array_equal(groups_used(assignment), [3, 1])
+def test_the_spread_of_texts_is_that_of_captions(arrays):
+    arrays["prompts"][:] = 1
+    _, metrics = contrastive(outputs(arrays))
+    np.testing.assert_allclose(metrics["text_spread"], vitals.spread(arrays["text"]), rtol=1e-6)
+    np.testing.assert_allclose(metrics["image_spread"], vitals.spread(arrays["image"]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("parts, block", [(1, 1 << 24), (1, 12), (1, 1), (3, 1 << 24), (3, 13), (9, 6)])

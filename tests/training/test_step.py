@@ -107,6 +107,35 @@ def test_metrics_are_replicated_scalars_and_the_rate_is_the_steps_own(runs):
     assert all(x.shape == () and x.dtype == np.float32 and x.is_fully_replicated for x in raw.values())
 
 
+def test_metrics_are_those_of_the_losses_the_towers_and_each_stage_that_groups(runs):
+    of_stages = {f"{name}_{stage}" for name in ("groups_used", "largest_group", "assignment_entropy")
+                 for stage in (0, 1)}
+    assert runs("1x1x1")[1][0].keys() == of_stages | {
+        "loss", "caption_loss", "multi_label_loss", "logit_scale", "multi_label_scale", "accuracy", "image_spread",
+        "text_spread", "gradient_norm", "gradient_norm_image", "gradient_norm_text", "update_ratio", "learning_rate",
+        "skipped"}
+
+
+def norm(tree):
+    return np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(tree)))
+
+
+def test_the_norm_of_a_towers_gradient_takes_in_its_projector_and_nothing_else(runs):
+    """After one step Adam's first moment is a tenth of the clipped gradient."""
+    _, metrics, _, first = runs("1x1x1")
+    moments, metrics = first.opt_state[1][0].mu, metrics[0]
+    assert metrics["gradient_norm"] > 5.0  # so that it is clipped to that
+    for tower in ("image", "text"):
+        of_tower = norm([moments[tower], moments[f"{tower}_projector"]]) * 10 * metrics["gradient_norm"] / 5.0
+        np.testing.assert_allclose(metrics[f"gradient_norm_{tower}"], of_tower, rtol=1e-4)
+
+
+def test_the_update_ratio_is_the_share_of_its_length_that_the_parameters_moved(runs):
+    _, metrics, before, first = runs("1x1x1")
+    moved = norm(jax.tree.map(lambda a, b: np.float64(a) - b, first.params, before.params)) / norm(before.params)
+    np.testing.assert_allclose(metrics[0]["update_ratio"], moved, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["1x1x1", "2x2x2"])
 def test_a_step_on_packed_texts_is_the_step_on_padded_ones(runs, name):
     config = tiny.config()
