@@ -205,3 +205,11 @@ def test_a_photo_is_segmented_the_way_up_it_is_seen(segment, tmp_path):
     seen, turned = (Image.open(tmp_path / f"out/{name}.labels.png") for name in ("upright", "phone"))
     assert turned.size == (32, 40)
     np.testing.assert_array_equal(np.asarray(turned), np.asarray(seen))
+
+
+def test_a_dry_run_of_several_seeds_says_how_often_it_would_be_run(groupvit, monkeypatch):
+    from groupvit_jax.training import dry_run
+
+    monkeypatch.setattr(dry_run, "lines", lambda *_: iter(["the report"]))
+    ended = groupvit("train", f"--config={CONFIG}", "--dry_run", "--config.seeds=[0,1,2]")
+    assert ended.out.splitlines()[0] == "the report" and "all this 3 times" in ended.out
