@@ -9,6 +9,7 @@ with the counts of its own step; before a state is evaluated or saved its row is
 import contextlib
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import logging
@@ -62,7 +63,8 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
             config = config.copy_and_resolve_references()
             config.data.tagger = sources.tagger_name(config.data, opened)
-        parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened)])
+        parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened),
+                                  sources.fingerprint(config.data, opened)])
         program = programs.build(config, mesh, lengths.warmup, lengths.steps)
         model, step = program.model, program.step
         make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
@@ -76,16 +78,18 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         prepare(workdir)
         run = stack.enter_context(record.Run(workdir, sources.fingerprint(config.data, opened)))
         checkpoints = closing(Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every))
-        state, position, owed = resume(checkpoints, config, workdir, program, run, force)
+        before = resumable(checkpoints, config, workdir, run, force)
+        position = before.get("position", 0)
         logging.info("%s", "\n".join(sources.describe(config.data, opened)))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
-        logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(state):,}",
+        logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(program.state):,}",
                      dict(mesh.shape), lengths.steps, position)
         if position >= lengths.steps:
             logging.info("%s is complete; to train on, raise config.train.steps or epochs and give --resume=force",
                          workdir)
-            return checkpoints.meta(position)["metrics"]
+            return before["metrics"]
+        state = checkpoints.restore(checkpoints.latest(), program.state)[0] if before else fresh(program, config)
         notice = closing(Notice())
         run.start(config, position)
         writer = None
@@ -99,7 +103,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         skips = Skips(config.train.skip_limit)
         log = Log(writer, progress, health, pace, skips, collapse, step._cache_size)
         stack.push(watch.leaves)  # before anything above is closed
-        if owed and evaluator is not None:  # the last run was told to stop at an evaluation
+        if before.get("owed") and evaluator is not None:  # the last run was told to stop at an evaluation
             log.scores(position, evaluator(state.variables))
 
         for n, batch in enumerate(pace.batches(stream), position + 1):
@@ -146,7 +150,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
                 break
             if stops:
                 checkpoints.wait()
-                run.how = "told to stop"
+                run.how = "preempted"
                 raise RunAgain(f"told to stop: step {n} is saved in {workdir}, and the same command goes on from there")
             watch.doing("waiting for a batch")
     return log.last
@@ -177,17 +181,21 @@ def prepare(workdir: str) -> None:
         raise InputError(f"cannot write to --workdir={workdir} ({error.strerror}): choose another") from None
 
 
-def resume(checkpoints: Checkpoints, config: ConfigDict, workdir: str,
-           program: programs.Program, run: record.Run, force: bool) -> tuple[states.State, int, bool]:
-    """The state to go on from, the number of the next batch, and whether the state is still to be evaluated."""
+def resumable(checkpoints: Checkpoints, config: ConfigDict, workdir: str, run: record.Run,
+              force: bool) -> dict[str, Any]:
+    """`meta` of the checkpoint to go on from, {} if there is none. InputError where it is not to be gone on from."""
     latest = checkpoints.latest()
     if latest is None:
-        state = program.create()
-        return (initial.start(state, config) if config.init_from.path else state), 0, False
+        return {}
     meta = checkpoints.meta(latest)
     if meta.get("imported"):
         raise InputError(f"--workdir={workdir} holds imported weights: choose another --workdir, and start from these "
                          f"with --config.init_from={workdir}")
     record.check(config, meta["config"], workdir, force, run.data, run.data_at(latest))
     logging.info("going on from step %d in %s", latest, workdir)
-    return *checkpoints.restore(latest, program.state), meta.get("owed", False)
+    return meta
+
+
+def fresh(program: programs.Program, config: ConfigDict) -> states.State:
+    state = program.create()
+    return initial.start(state, config) if config.init_from.path else state
