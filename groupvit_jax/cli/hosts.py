@@ -1,8 +1,11 @@
 """The flags of a run on several hosts, one process each."""
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
+import threading
 from typing import NoReturn
 
 from absl import flags
@@ -38,6 +41,17 @@ def join(heartbeat: float = 100.0) -> None:
                                    heartbeat_timeout_seconds=int(heartbeat))
     except (ValueError, RuntimeError) as error:  # nothing told it who the others are, or they do not answer
         raise InputError(f"--multihost: {error} Give --coordinator, --processes and --process") from None
+    wait_in_abort()
+
+
+def wait_in_abort() -> None:
+    """When process 0 has gone, JAX aborts the others from a thread of its own. Lets that thread sleep first, while the
+    main one, whose step or whose wait fails at the same time, says what happened and ends the process: the C library's
+    `sleep`, as the handler, gets the signal's number, 6, for seconds. With no word from the main thread, the abort goes
+    on."""
+    library = ctypes.CDLL(None)
+    library.signal.argtypes, library.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def joined() -> bool:
@@ -47,9 +61,15 @@ def joined() -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """sys.exit; but a process that joined others ends at once: JAX would wait for them, who may be gone or wait for
-    this one."""
+    """sys.exit; but where JAX would wait for ever for others, who may be gone or wait for this process, it waits for a
+    moment: all may be about to leave for the same reason, and process 0, without which JAX aborts the others, longer
+    than they."""
     if joined():
+        import jax
+
+        shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(20 if jax.process_index() == 0 else 4)  # seconds; 4 with one who waits in its abort
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()

@@ -6,13 +6,11 @@ one each, which its process alone writes, and removes when it ends well.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import json
 import os
 import pathlib
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -23,7 +21,7 @@ from groupvit_jax.errors import InputError, RunAgain
 
 TICK = 1.0  # seconds
 LEAST = 5.0  # seconds of a timeout
-LEARN = 2.0  # seconds in which one that lost another looks for its last words; well below what `wait_in_abort` gives
+LEARN = 2.0  # seconds in which one that lost another looks for its last words; below what cli.hosts.wait_in_abort gives
 LOST = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "by peer", "Socket closed", "unhealthy", "heartbeat")
 
 
@@ -132,7 +130,6 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if self.hosts.others:
-            wait_in_abort()
             self.hosts.tell(doing=self.what)
         self.thread.start()
         return self
@@ -250,15 +247,6 @@ def is_lost(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def wait_in_abort() -> None:
-    """When process 0 is gone, JAX aborts the others from a thread of its own. Let that thread sleep first, while the
-    main one, whose step fails at the same time, says what happened and ends the process: the C library's `sleep`, as
-    the handler, gets the signal's number, 6, for seconds. With no word from the main thread, the abort goes on."""
-    library = ctypes.CDLL(None)
-    library.signal.argtypes, library.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
-    library.signal(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
 
 
 def listed(silent: dict[int, dict], since: str = "") -> str:
