@@ -60,16 +60,17 @@ def joined() -> bool:
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def leave(code: int) -> NoReturn:
-    """sys.exit; but where JAX would wait for ever for others, who may be gone or wait for this process, it waits for a
-    moment: all may be about to leave for the same reason, and process 0, without which JAX aborts the others, longer
-    than they."""
+def leave(code: int, error: BaseException) -> NoReturn:
+    """sys.exit after an error. JAX would wait for ever for others, who may be gone or wait for this one; here it has
+    a moment, as all may be about to leave for the same reason, and process 0, without which JAX aborts the others, has
+    longer than they. At once where the run's watch has told them."""
     if joined():
         import jax
 
-        shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        shutdown.start()
-        shutdown.join(20 if jax.process_index() == 0 else 4)  # seconds; 4 with one who waits in its abort
+        if not getattr(error, "others_know", False):
+            shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+            shutdown.start()
+            shutdown.join(20 if jax.process_index() == 0 else 4)  # seconds; 4 with one who waits in its abort
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()

@@ -81,11 +81,11 @@ def main() -> None:
         print("groupvit:", *str(error).split(), file=sys.stderr)  # one line, whatever was quoted
         if isinstance(error, RunAgain):  # on all hosts, which may wait for each other still
             sys.exit(RunAgain.code)
-        hosts.leave(2)
-    except KeyboardInterrupt:
-        hosts.leave(130)
-    except Exception:
+        hosts.leave(2, error)
+    except KeyboardInterrupt as error:
+        hosts.leave(130, error)
+    except Exception as error:
         if not hosts.joined():
             raise
         traceback.print_exc()
-        hosts.leave(1)
+        hosts.leave(1, error)

@@ -162,6 +162,7 @@ class Watch:
         self.left = code, line
         self.hosts.tell(ended=code, message=line)
         self._linger(set())
+        error.others_know = True  # for cli.hosts.leave
 
     def follow(self) -> None:
         """Ends as another process did, or having lost one. All that are left come here, and beat fast: who does not is
