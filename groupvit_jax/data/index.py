@@ -1,7 +1,7 @@
 """The offset index of a shard: where the image and the caption of each sample of a tar lie.
 
 It is an Arrow IPC file, memory-mapped: `x.tar.index.arrow` beside `x.tar`, or in a cache folder where one cannot write
-there. It is made anew when the tar's size or time is another one, or this code's version is.
+there. It is made anew when the tar's size or time is another one, or this code's version is, or its bytes are damaged.
 """
 
 import concurrent.futures
@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import random
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from groupvit_jax.errors import InputError
 from groupvit_jax.writer import Progress
 
 SUFFIX = ".index.arrow"
-VERSION = 1  # raise it whenever the same tar would give another index
+VERSION = 2  # raise it whenever the same tar would give another index
 _COLUMNS = [("key", pa.string()), ("image_offset", pa.int64()), ("image_size", pa.int32()),
             ("caption_offset", pa.int64()), ("caption_size", pa.int32()), ("is_json", pa.bool_())]
 _WORDS = ("words", pa.list_(pa.string()))
@@ -123,10 +124,11 @@ def _open(path, home, fingerprint, tagger):
     try:
         batch, about = _map(home)
         shard = Shard(path, home, batch.num_rows, about["problems"], about["tagger"], fingerprint)
+        fits = about["version"] == VERSION and (about["size"], about["tag"]) == fingerprint
+        whole = fits and batch.schema.equals(_schema(about)) and about["sum"] == _sum(batch)
     except (OSError, pa.ArrowException, ValueError, LookupError, TypeError):  # no index, or a broken one
         return None
-    fits = about["version"] == VERSION and (about["size"], about["tag"]) == fingerprint
-    return shard if fits and tagger in (None, shard.tagger) else None
+    return shard if whole and tagger in (None, shard.tagger) else None
 
 
 def _map(file):
@@ -150,15 +152,32 @@ def _keep(path, data):
                      "set GROUPVIT_CACHE to a folder that takes it")
 
 
+def _schema(about):
+    return pa.schema(_COLUMNS + ([_WORDS] if about["tagger"] else []))
+
+
+def _sum(batch):
+    """A checksum of the columns: Arrow has none, and a wrong offset would pair pictures with others' captions."""
+    total = zlib.crc32(batch.num_rows.to_bytes(8))
+    for buffer in itertools.chain.from_iterable(column.buffers() for column in batch.columns):
+        total = zlib.crc32(buffer, total) if buffer else total
+    return total
+
+
 def _encode(columns, about):
     """The bytes of an index."""
-    fields = _COLUMNS + ([_WORDS] if about["tagger"] else [])
-    schema = pa.schema(fields, {"groupvit": json.dumps(about)})
-    batch = pa.record_batch([pa.array(c, kind) for c, (_, kind) in zip(columns, fields, strict=True)], schema)
+    schema = _schema(about)
+    batch = pa.record_batch([pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema)
+    stored = pa.ipc.open_stream(_written(batch, pa.ipc.new_stream)).read_next_batch()  # with its buffers cut to size
+    about = about | {"sum": _sum(stored)}
+    return _written(batch.replace_schema_metadata({"groupvit": json.dumps(about)}), pa.ipc.new_file).to_pybytes()
+
+
+def _written(batch, new):
     stream = pa.BufferOutputStream()
-    with pa.ipc.new_file(stream, schema) as writer:
+    with new(stream, batch.schema) as writer:
         writer.write_batch(batch)
-    return stream.getvalue().to_pybytes()
+    return stream.getvalue()
 
 
 # ---------------------------------------------------------------- making one
