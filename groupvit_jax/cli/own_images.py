@@ -5,7 +5,7 @@ import os
 
 from PIL import Image, ImageOps
 
-from groupvit_jax.data.decoding import rgb
+from groupvit_jax.data.decoding import FORMATS, rgb
 from groupvit_jax.errors import InputError
 
 
@@ -20,7 +20,9 @@ def output_names(paths: list[str]) -> list[str]:
 
 def read(path: str) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            return Image.fromarray(rgb(ImageOps.exif_transpose(image)))  # phones store a photo as the sensor lies
+        with Image.open(path, formats=FORMATS) as image:
+            ImageOps.exif_transpose(image, in_place=True)  # phones store a photo as the sensor lies
+            return Image.fromarray(rgb(image))
     except Exception as error:  # PIL's readers raise nearly anything for damaged files
-        raise InputError(f"cannot read {path} as an image ({error}): replace it or narrow --images") from None
+        raise InputError(f"cannot read {path} as an image ({str(error) or type(error).__name__}): replace it or "
+                         "narrow --images") from None

@@ -17,11 +17,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from groupvit_jax.data.bad import BadSample
 
-MAX_PIXELS = 89_478_485  # above it PIL warns of a decompression bomb: 256 MB as RGB
+MAX_PIXELS = 89_478_485  # above it PIL warns of a decompression bomb: 256 MB as RGB; it refuses twice as many
 MIN_SIDE = 8  # below it, tracking pixels and spacers
 
 # What is read. PIL knows more, but hands EPS to Ghostscript, and nothing from the web should run a program.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
 _SHRINKS = (8, 4, 2)  # libjpeg-turbo also decodes to 3/8, 5/8, 6/8 and 7/8, but without SIMD: slower than in full
 _CORRUPT = ("remature end", "Huffman", "arithmetic")  # libjpeg's warnings that leave a part of the picture grey
 
@@ -54,17 +54,21 @@ def stored_rgb(file) -> np.ndarray:
     whatever PIL does for one that is not whole."""
     data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
     if data.startswith(b"\xff\xd8"):
-        with contextlib.suppress(ValueError):  # then PIL has its try
-            if simplejpeg.decode_jpeg_header(data)[2] in ("YCbCr", "Gray", "RGB"):
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if height * width <= 2 * MAX_PIXELS and colours in ("YCbCr", "Gray", "RGB"):  # PIL refuses more
                 return simplejpeg.decode_jpeg(data)
+        except ValueError as error:  # PIL has its try, but it would take a picture of which a part is grey
+            if any(sign in str(error) for sign in _CORRUPT):
+                raise
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # TFDS, for one, sets it: half of a picture would be black
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         return rgb(image)
 
 
 def stored_size(file) -> tuple[int, int]:
     """Height and width of the same, from its header."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         return image.height, image.width
 
 
@@ -98,7 +102,7 @@ def open_picture(data: bytes) -> Picture:
             if colours in ("YCbCr", "Gray", "RGB"):
                 return _jpeg(data, height, width)
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # TFDS, for one, sets it: half of a picture would be black
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check(image.height, image.width)
         pixels = rgb(image)
         turn = _orientation(image)  # after the pixels: PNG may store it behind them, and TIFF is turned by PIL
@@ -114,7 +118,7 @@ def _check(height: int, width: int) -> None:
 
 
 def _jpeg(data: bytes, height: int, width: int) -> Picture:
-    turn = _orientation(Image.open(io.BytesIO(data), formats=_FORMATS)) if _has_app1(data) else 1
+    turn = _orientation(Image.open(io.BytesIO(data), formats=FORMATS)) if _has_app1(data) else 1
     if turn not in _UPRIGHT:
         return Picture(height, width, _SHRINKS, lambda shrink: _read_jpeg(data, height, width, shrink))
     sides = (width, height) if turn >= 5 else (height, width)
@@ -129,7 +133,7 @@ def _read_jpeg(data: bytes, height: int, width: int, shrink: int) -> np.ndarray:
     except ValueError as error:
         if any(sign in str(error) for sign in _CORRUPT):
             raise
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # bears stray bytes, which harm nothing
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # bears stray bytes, which harm nothing
         return np.asarray(image.convert("RGB").reduce(shrink))
 
 

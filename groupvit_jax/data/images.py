@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from groupvit_jax.data.decoding import bad_samples, open_picture
+from groupvit_jax.data.decoding import FORMATS, bad_samples, open_picture
 from groupvit_jax.data.randaugment import randaugment as apply_randaugment
 from groupvit_jax.data.resize import resize as fast_resize
 from groupvit_jax.errors import InputError
@@ -22,7 +22,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Encoded image (JPEG, PNG, WebP, whatever PIL reads) -> uint8 [h w 3] RGB, read-only.
+    """Encoded image (JPEG, PNG, WebP, see decoding.FORMATS) -> uint8 [h w 3] RGB, read-only.
 
     PIL's convert("RGB"), as image-text training commonly reads its pairs: grey is repeated, CMYK and palettes
     are converted, an alpha channel is dropped (not blended), the EXIF orientation is ignored, and of an
@@ -30,7 +30,7 @@ def decode(data: bytes) -> np.ndarray:
     above PIL's limit against decompression bombs (179 megapixels).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
         reason = str(error) or type(error).__name__
