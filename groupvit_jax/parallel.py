@@ -157,7 +157,8 @@ def first(value: float) -> float:
 
 def check_agreement(lines: list[str]) -> None:
     """Raises InputError on every process when they do not all have the same lines (about their data)."""
-    digest = np.frombuffer(hashlib.sha256("\n".join(lines).encode()).digest(), np.uint8).astype(np.int32)
+    text = "\n".join(lines).encode("utf-8", "backslashreplace")  # names of files may be no UTF-8
+    digest = np.frombuffer(hashlib.sha256(text).digest(), np.uint8).astype(np.int32)
     if jax.process_count() > 1 and (multihost_utils.process_allgather(digest) != digest).any():
         raise InputError(f"the hosts see different data, this one {'; '.join(lines)[:300]}: give all the same files, "
                          "indexes and config.data.tagger")

@@ -61,6 +61,9 @@ def mistake(error: BaseException, argv: list[str], recipe: str | None) -> str:
                if recipe and os.path.abspath(frame.filename) == os.path.abspath(file)]
         if own:
             return f"--config={recipe}, line {own[-1]}: {type(raised).__name__}: {said(raised)}; mend the file"
+    if "is not supported for overriding" in str(error):
+        return (f"{unsupported(argv, str(error))}: a list of sections is not given as a whole; set its parts, as "
+                "--config.data.train[0].path=P, or write a configuration file")
     if "--config." in str(error):  # a value that cannot become the field's type
         return f"{error}; configs/base.py shows what kind of value each field has"
     if "whilst parsing config file" in str(error):  # quotes a traceback
@@ -86,6 +89,12 @@ def unknown_override(argv: list[str], recipe: str) -> str | None:
         except Exception:  # a wrong path raises whatever the object on its way does
             return arg
     return None
+
+
+def unsupported(argv: list[str], error: str) -> str:
+    """The override that absl's message is about."""
+    fields = {arg.partition("=")[0].lstrip("-"): arg for arg in argv}
+    return next((arg for name, arg in fields.items() if name and f" {name} " in error), "--config")
 
 
 def said(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Pictures with one class each, in folders, tars or TFDS: where those of a set lie, one row each."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def open_set(key: str, root: str | Path) -> Labelled:
     for folder in folders:
         if sorted(folder.glob("*.tar")):
             return _tars(layout, folder)
-        if classes := sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []:
+        if classes := sorted(path for path in folder.glob("*") if path.is_dir()) if os.path.isdir(folder) else []:
             return _folders(layout, folder, classes)
     if layout.tfds[0] and (data := tfds_sets.find(Path(root) / layout.tfds[0])):
         return _tfds(layout, data)

@@ -95,10 +95,17 @@ def group_size(config) -> int:
 def check(config) -> None:
     """Raises InputError for a value of the whole configuration's `data`, `augment` or `seed` that cannot be."""
     data, augment = config.data, config.augment
+    for name in ("crop_area", "crop_aspect"):
+        if len(augment[name]) != 2 or not all(isinstance(value, int | float) for value in augment[name]):
+            raise InputError(f"config.augment.{name}={augment[name]}: give two numbers, the least and the most")
+    if wrong := [t for t in data.templates if not isinstance(t, str) or t.count("{}") != 1]:
+        raise InputError(f"config.data.templates has {wrong[0]!r}: give texts with one {{}} for the word, as "
+                         "('a photo of a {}.',)")
     most = 2**31
-    bounds = [(f"data.{name}", data[name], least, most) for name, least in (
-        ("batch", 1), ("group", 1), ("prompts", 0), ("threads", 0), ("workers", 0), ("worker_restarts", 0),
-        ("prefetch", 1), ("cache", 1), ("pack_length", LEAST), ("caption_tokens", 1), ("prompt_tokens", 1))]
+    bounds = [(f"data.{name}", data[name], least, high) for name, least, high in (
+        ("batch", 1, most), ("group", 1, most), ("prompts", 0, 1000), ("threads", 0, 1000), ("workers", 0, 1000),
+        ("worker_restarts", 0, most), ("prefetch", 1, 1000), ("cache", 1, most), ("pack_length", LEAST, 2**16),
+        ("caption_tokens", 1, 2**16), ("prompt_tokens", 1, 2**16))]
     bounds += [("data.max_bad", data.max_bad, 0, 1), ("seed", config.seed, 0, 2**63 - 1),
                ("augment.randaugment", augment.randaugment, 0, 10),
                ("augment.flip", augment.flip, 0, 1), ("augment.erase", augment.erase, 0, 1),
@@ -108,7 +115,7 @@ def check(config) -> None:
                ("augment.crop_aspect[1]", augment.crop_aspect[1], 1e-2, 1e2)]
     for name, value, low, high in bounds:
         if not low <= value <= high:  # nor NaN
-            limits = f"{low} or more" if high == most else f"a number from {low} to {high}"
+            limits = f"{low} or more" if value < low else f"a number from {low} to {high}"
             raise InputError(f"config.{name}={value}: give {limits}")
     if data.decode not in ("scaled", "full"):
         raise InputError(f"config.data.decode={data.decode!r}: use 'scaled' or 'full'")

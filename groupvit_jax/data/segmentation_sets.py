@@ -4,12 +4,14 @@ Label ids are places in the set's list of class names; 255 is ignored. Masks as 
 sets: `labels` turns them into label ids.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from groupvit_jax.data.decoding import FORMATS
 from groupvit_jax.errors import InputError
 
 IGNORED = 255
@@ -121,7 +123,7 @@ def pairs(key: str, root: str | Path, split: str | None = None) -> list[tuple[st
     folders = [Path(root) / folder for folder in layout.folders]
     mark = layout.listing or layout.image.partition("/{city}")[0].partition("/{key}")[0]
     marks = [folder / mark.format(split=split) for folder in folders]
-    found = [folder for folder, path in zip(folders, marks) if path.exists()]
+    found = [folder for folder, path in zip(folders, marks) if os.path.exists(path)]  # nor does it raise for long names
     if not found:
         raise InputError(f"{key}: no {' nor '.join(map(str, marks))}; {layout.source}")
     folder = found[0]
@@ -131,7 +133,7 @@ def pairs(key: str, root: str | Path, split: str | None = None) -> list[tuple[st
     images = [folder / _path(layout.image, split, name) for name in keys]
     masks = _masks(layout, folder, split, keys)
     for path in (*images, *masks):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"{key}: {path} is missing, but split {split!r} has it: complete the data set")
     return list(zip(keys, images, masks))
 
@@ -149,7 +151,7 @@ def _masks(layout: Layout, folder: Path, split: str, keys: list[str]) -> list[Pa
     """The masks with the first ending that the first picture has, so that all are of one kind."""
     for ending in layout.masks:
         masks = [folder / _path(layout.mask, split, key, ending) for key in keys]
-        if masks[0].is_file():
+        if os.path.isfile(masks[0]):
             return masks
     looked = " nor ".join(str(folder / _path(layout.mask, split, keys[0], ending)) for ending in layout.masks)
     raise InputError(f"{layout.key}: no {looked}; {layout.source}")
@@ -185,10 +187,10 @@ def read_labels(key: str, path: str | Path) -> np.ndarray:
 def read_mask(file, name: str) -> np.ndarray:
     """The values of a mask in a file or at its path, uint8 [h w]; of 16 bits, 65535 becomes 255 (ignored)."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             mask = np.asarray(image)  # a palette image's values are its labels; converting it would give colours
     except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
-        raise InputError(f"cannot read {name} ({error}): replace it") from error
+        raise InputError(f"cannot read {name} ({str(error) or type(error).__name__}): replace it") from error
     if mask.ndim == 2 and mask.dtype in (np.uint16, np.int32):  # how PIL gives 16 bits
         mask = np.where(mask == 65535, IGNORED, mask)
         if mask.max() > 255:

@@ -10,7 +10,6 @@ pickling.
 
 import hashlib
 import json
-import math
 from collections import Counter
 
 from groupvit_jax.data import captions
@@ -35,8 +34,8 @@ def open_sources(config, make_indexes: bool = True) -> list[Source]:
         if entry.source not in KINDS:
             raise InputError(f"config.data.train: set {entry.name!r} has source {entry.source!r}; use one of "
                              f"{', '.join(KINDS)}")
-        if not 0 <= entry.weight < math.inf:
-            raise InputError(f"config.data.train: set {entry.name!r} has weight {entry.weight}; give 0 or more")
+        if not 0 <= entry.weight <= 1e9 or 0 < entry.weight < 1e-9:
+            raise InputError(f"config.data.train: set {entry.name!r} has weight {entry.weight}; give 0 or more, as 2.5")
         if (entry.weight > 0) != (config.train[0].weight > 0):
             raise InputError("config.data.train: give all sets a weight, or all 0 for their lengths; leave out a set "
                              "that is not to be drawn")

@@ -1,5 +1,6 @@
 """TFDS data sets on disk, read at random without TensorFlow: pictures as the bytes they were stored in."""
 
+import os
 from pathlib import Path
 
 from groupvit_jax.errors import InputError
@@ -8,6 +9,8 @@ from groupvit_jax.errors import InputError
 def find(folder: str | Path) -> Path | None:
     """The folder with `dataset_info.json` at or below `folder` (NAME/VERSION or NAME/CONFIG/VERSION), the newest; None
     if there is none."""
+    if not os.path.isdir(folder):  # a glob raises for a name too long
+        return None
     found = [info.parent for depth in ("", "*/", "*/*/") for info in Path(folder).glob(f"{depth}dataset_info.json")]
     version = lambda path: [int(part) if part.isdigit() else -1 for part in path.name.split(".")]  # noqa: E731
     return max(found, key=version, default=None)

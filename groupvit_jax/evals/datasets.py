@@ -63,7 +63,7 @@ def find_tasks(keys: list[str]) -> list[Task]:
     """The rows of these keys; InputError names those that there are."""
     known = {task.key: task for task in TASKS}
     for key in keys:
-        if key not in known:
+        if key not in [*known]:  # a configuration may give what has no hash
             raise InputError(f"no task {key!r}: choose among {', '.join(known)}")
     if not keys or len(set(keys)) < len(keys):
         raise InputError(f"tasks {','.join(keys) or 'none'}: name each data set once, as voc,context")
@@ -106,7 +106,8 @@ class Masked:
         try:
             return use(self._image(i))
         except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
-            raise InputError(f"cannot read {self.names(i)[0]} ({error}): replace it") from error
+            reason = str(error) or type(error).__name__
+            raise InputError(f"cannot read {self.names(i)[0]} ({reason}): replace it") from error
 
 
 def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> Masked:

@@ -15,6 +15,7 @@ from groupvit_jax.evals.tiles import LABELS
 from groupvit_jax.evals.windows import SIDES, Geometry
 
 BATCH = {"cpu": 1}  # one window's attention already fills a core's caches
+MOST = 1 << 12  # windows of a device
 PUBLISHED, WHOLE = Protocol(), Geometry()
 
 
@@ -40,8 +41,9 @@ class Evaluator:
     def __init__(self, model, tasks: list[str], data_root: str | Path, *, mesh: jax.sharding.Mesh | None = None,
                  protocol: Protocol = PUBLISHED, geometry: Geometry = WHOLE, batch: int = 0,
                  text_batch: int = 64, split: str | None = None, skip_bad: bool = False, progress: bool = False):
-        if batch < 0:
-            raise InputError(f"batch={batch}: give how many windows a device takes at a time, or 0 for what suits it")
+        if not 0 <= batch <= MOST:
+            raise InputError(f"batch={batch}: give how many windows a device takes at a time, up to {MOST}, or 0 for "
+                             "what suits it")
         self.tasks = datasets.find_tasks(tasks)
         self.protocol, self.geometry, self.progress = protocol, geometry, progress
         if protocol.class_file and len(self.tasks) > 1:

@@ -17,6 +17,7 @@ from groupvit_jax.errors import InputError
 
 NOWHERE = -(1 << 20)  # a canvas pixel that no window has
 SIDES = ("size", "long", "window", "stride")  # of `Geometry`, that every `config.eval` has
+LARGEST = 1 << 15  # pixels, a side of an evaluated picture or window
 MERGED_AT_ONCE = 1 << 24  # numbers, 64 MB of float32
 
 
@@ -37,8 +38,8 @@ class Geometry:
     flip: bool = False
 
     def __post_init__(self):
-        if min(self.size, self.long, self.window, self.stride) < 1:
-            raise InputError(f"evaluation sizes must be positive, got {self}")
+        if not all(1 <= getattr(self, name) <= LARGEST for name in SIDES):
+            raise InputError(f"evaluation sizes must be positive and at most {LARGEST} pixels, got {self}")
         if self.stride > self.window:
             raise InputError(f"stride {self.stride} is larger than window {self.window}: pixels would be left out")
         if not self.scales or not all(1.0 <= scale <= 8.0 for scale in self.scales):

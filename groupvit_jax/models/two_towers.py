@@ -1,6 +1,7 @@
 """GroupViT whole: image tower, text tower, the projectors into their common space, the learned logit scales."""
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +15,8 @@ from groupvit_jax.models.layers import REMAT, dense
 from groupvit_jax.models.text import TextTower
 
 MAX_LOGIT_SCALE = 100.0
+MOST, BLOCKS, FACTOR = 2**20, 1000, 1e6  # of a size, of blocks in a row, of a gain: more is a slip of the hand
+STAGES = ("depths", "group_tokens", "output_groups")  # what has one entry a stage
 # PyTorch's default for a linear layer's weights, uniform in +-1/sqrt(inputs); biases start at 0 here as everywhere.
 torch_default = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -120,16 +123,35 @@ def build(config, multi_label: bool, remat: str = "none", scan: bool = False) ->
     if remat not in REMAT:
         raise InputError(f"config.train.remat={remat!r}: use 'none', 'dots' or 'full'")
     image, text = dict(config.image), dict(config.text)
-    for name in ("depths", "group_tokens", "output_groups"):
+    for name in STAGES:
         image[name] = tuple(image[name])
-    check_sizes(image, text)
+    check_sizes(image, text, dict(config.projector))
     projector = Projector(**config.projector, dtype=dtype)
     return TwoTowers(ImageTower(**image, dtype=dtype, remat=remat),
                      TextTower(**text, dtype=dtype, remat=remat, scan=scan), projector,
                      projector.copy(), multi_label)
 
 
-def check_sizes(image: dict, text: dict) -> None:
+def check_numbers(image: dict, text: dict, projector: dict) -> None:
+    """Raises InputError for what no array or layer can have."""
+    stages = {f"{name}[{i}]": n for name in STAGES for i, n in enumerate(image[name])}
+    bounds = [("image", name, image[name], 1, MOST) for name in ("image_size", "patch_size", "width", "heads")]
+    bounds += [("image", name, n, 0, BLOCKS if name.startswith("depths") else MOST) for name, n in stages.items()]
+    bounds += [("text", name, text[name], 1, MOST) for name in ("vocabulary", "length", "width", "heads")]
+    bounds += [("text", "depth", text["depth"], 1, BLOCKS)]
+    bounds += [("projector", name, projector[name], 1, MOST) for name in ("hidden", "features")]
+    for part, name, value, low, high in bounds:
+        if not isinstance(value, numbers.Integral) or not low <= value <= high:
+            raise InputError(f"config.model.{part}.{name}={value}: give a whole number from {low} to {high}")
+    for name in ("mlp_ratio", "init_std", "group_token_std", "position_std", "assignment_gain", "residual_gain"):
+        if name in image and not 1 / FACTOR <= image[name] <= FACTOR:  # nor NaN
+            raise InputError(f"config.model.image.{name}={image[name]}: give a number from {1 / FACTOR} to {FACTOR}")
+    if image["mlp_ratio"] * image["width"] < 1:
+        raise InputError(f"config.model.image.mlp_ratio={image['mlp_ratio']} leaves a block no channels: raise it")
+
+
+def check_sizes(image: dict, text: dict, projector: dict) -> None:
+    check_numbers(image, text, projector)
     if image["image_size"] % image["patch_size"]:
         raise InputError(f"config.model.image.image_size={image['image_size']} is not a multiple of "
                          f"patch_size={image['patch_size']}: change one of them")
@@ -139,8 +161,10 @@ def check_sizes(image: dict, text: dict) -> None:
                              f"heads={tower['heads']}: change one of them")
     if not 0.0 <= image["drop_path"] < 1.0:
         raise InputError(f"config.model.image.drop_path={image['drop_path']}: give a rate from 0 to below 1")
-    stages = {len(image[name]) for name in ("depths", "group_tokens", "output_groups")}
+    stages = {len(image[name]) for name in STAGES}
     if len(stages) != 1:
         raise InputError("config.model.image: depths, group_tokens and output_groups need one entry a stage each")
+    if any(tokens and not groups for tokens, groups in zip(image["group_tokens"], image["output_groups"])):
+        raise InputError("config.model.image.output_groups: give every stage that has group_tokens 1 group or more")
     if not any(image["group_tokens"]):
         raise InputError("config.model.image.group_tokens has no grouping stage: give one stage some group tokens")
