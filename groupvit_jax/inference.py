@@ -22,6 +22,7 @@ from groupvit_jax.models.layers import unit
 from groupvit_jax.training import checkpoint
 
 Images = np.ndarray | Sequence[Image.Image]
+MOST = 1 << 33  # bytes of an image's scores: 12 megapixels with 170 classes
 BATCH = 32  # images a program call; fixed, so that any number of them compiles once
 (VOC,) = datasets.find_tasks(["voc"])
 
@@ -89,7 +90,7 @@ class Model:
         classes: a name each, or several for one thing, as "cat; kitten; tabby", of which the best counts.
         background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one, words
         ("sky; wall") by how well these fit.
-        Raises InputError for no or empty class names, or an unknown protocol.
+        Raises InputError for no or empty class names, an unknown protocol, or scores of more than MOST bytes.
         """
         words, templates = class_words(classes), class_lists.templates(protocol)
         names, threshold = [each[0] for each in words], None
@@ -98,9 +99,13 @@ class Model:
         elif background is not False:
             names, words = ["background", *names], [[], *words]
             threshold = background_threshold(background, protocol)
-        queries = make_queries(lambda texts: self._texts(self.variables, texts), words, templates, threshold)
         (pixels,) = as_arrays([image])
+        height, width = pixels.shape[:2]
+        if 4 * height * width * len(names) > MOST:
+            raise InputError(f"{width}x{height} pixels with {len(names)} classes make scores of more than "
+                             f"{MOST >> 30} GiB: make the image smaller, or give fewer classes")
         part = cut(pixels, self.geometry)
+        queries = make_queries(lambda texts: self._texts(self.variables, texts), words, templates, threshold)
         # One window at a time, so that one program serves images of all sizes.
         windows = [jax.device_get(self._score(self.variables, window[None], queries)) for window in part.windows]
         members = np.concatenate([window.members for window in windows]).swapaxes(1, 2)  # [n g h w]

@@ -58,7 +58,10 @@ def main(rest: list[str]) -> None:
     with Progress("segment", len(paths), "images") as progress:
         for path, name in zip(paths, output_names(paths)):
             image = read(path)
-            result = model.segment(image, FLAGS.classes, FLAGS.background, FLAGS.protocol)
+            try:
+                result = model.segment(image, FLAGS.classes, FLAGS.background, FLAGS.protocol)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
             for view, picture in viz.pictures(image, result, FLAGS.views):
                 encoded = io.BytesIO()
                 picture.save(encoded, "PNG")

@@ -66,7 +66,7 @@ def template_set(name: str) -> list[str]:
 def read_lines(path: str) -> list[str]:
     """The lines of a text file that are not empty; InputError if it cannot be read or has none."""
     try:
-        found = [line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines()]
+        found = [line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path} ({error}): give a text file, one line each") from None
     if not any(found):
