@@ -250,16 +250,28 @@ class Logged(pairs.Unread):
         return super().__getitem__(i)
 
 
-def test_a_worker_that_is_killed_is_an_input_error(tar):
-    made = config(data__workers=1, data__threads=1, data__prefetch=1)
-    with contextlib.closing(batches(made, tar).iterate(made.data, 0)) as stream:
-        watched = pipeline.watched(stream)
-        next(watched)
+def test_a_worker_that_is_killed_is_replaced_and_the_batches_go_on(tar, caplog):
+    made = config(data__workers=1, data__threads=1, data__prefetch=1, data__worker_restarts=1)
+    whole = batches(made, tar)
+    with contextlib.closing(pipeline.stream(whole, made.data, 3)) as stream:
+        found = [next(stream) for _ in range(2)]
+        multiprocessing.active_children()[0].kill()
+        found += [next(stream) for _ in range(8)]
+    for n, batch in enumerate(found, 3):
+        np.testing.assert_array_equal(batch["image"], whole[n]["image"])
+    assert "ended (exit code -9;" in caplog.text and "(1 of 1 times)" in caplog.text
+
+
+def test_one_that_is_killed_too_often_is_an_input_error(tar):
+    made = config(data__workers=1, data__threads=1, data__prefetch=1, data__worker_restarts=0)
+    with contextlib.closing(pipeline.stream(batches(made, tar), made.data, 0)) as stream:
+        next(stream)
         (worker,) = multiprocessing.active_children()
         worker.kill()
-        with pytest.raises(InputError, match="worker process.*was killed.*lower config.data.workers"):
+        with pytest.raises(InputError, match="worker process.*exit code -9.*lower config.data.workers"):
             for _ in range(100):
-                next(watched)
+                next(stream)
+
 
 
 def test_cut_texts_are_counted():

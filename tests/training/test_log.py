@@ -9,6 +9,8 @@ import pytest
 from groupvit_jax.data.bad import KINDS
 from groupvit_jax.data.health import Health
 from groupvit_jax.training.log import Log
+from groupvit_jax.training.skips import Skips
+from groupvit_jax.training.vitals import Collapse
 
 
 @pytest.fixture
@@ -17,7 +19,8 @@ def made():
     written = {}
     writer = SimpleNamespace(write=lambda n, values: written.setdefault(n, values))
     pace = SimpleNamespace(cut=lambda: lambda: {"images_per_second": 5.0})
-    return Log(writer, SimpleNamespace(advance=lambda n, note: None), Health(0.5), pace, lambda: 1), written
+    return Log(writer, SimpleNamespace(advance=lambda n, note: None), Health(0.5), pace, Skips(5),
+               Collapse("off", 0, ()), lambda: 1), written
 
 
 def batch(cut):
