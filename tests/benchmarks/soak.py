@@ -75,11 +75,11 @@ class Soak:
             "SOAK": str(folder)}
 
     def make_data(self) -> None:
-        """2,000 scenes; a tar with 100 pictures that are none; and a copy of another that is cut off in the middle."""
+        """2,000 scenes; a tar with 20 pictures that are none, and a copy of another that is cut off."""
         subprocess.run([*PROGRAM, "data", "scenes", f"--output={self.folder}/scenes", "--train=2000", "--val=40"],
                        cwd=ROOT, env=self.environment, check=True)
         train = self.folder / "scenes"
-        write_tar(train / "train-broken.tar", [part for i in range(100) for part in (
+        write_tar(train / "train-broken.tar", [part for i in range(20) for part in (
             (f"{i:03}.jpg", b"\xff\xd8\xff none"), (f"{i:03}.txt", b"a kite"))])
         whole = next(train.glob("train-0*.tar")).read_bytes()
         (train / "train-cut.tar").write_bytes(whole[: len(whole) // 3])
