@@ -187,7 +187,7 @@ class Disturbed:
         elif code == 0:
             self.done = True
         else:
-            if code not in (-signal.SIGKILL, RunAgain.code):
+            if code not in (-signal.SIGKILL, -signal.SIGTERM, RunAgain.code):  # the second: told before it began
                 sys.exit(f"the disturbed training ended with code {code}: see {self.soak.folder}/disturbed.log")
             self.live()
 
