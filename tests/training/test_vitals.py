@@ -136,34 +136,36 @@ def test_another_rule_is_an_input_error(collapse):
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory):
-    """Trains on scenes with a learning rate; then `Collapse` looks at the rows."""
+    """Trains on scenes with a weight decay; then `Collapse` looks at the rows."""
     folder = tmp_path_factory.mktemp("vitals")
     scenes.write(folder / "scenes", train=200, val=1, size=32, workers=1)
 
-    def train(lr):
+    def train(decay):
         config = tiny.config(**{name.replace(".", "__"): value for name, value in {
             "model.image.image_size": 32, "model.image.patch_size": 8, "model.image.drop_path": 0.0,
             "model.image.depths": (1, 0), "model.image.group_tokens": (4, 0), "model.image.output_groups": (4, 0),
             "model.text.vocabulary": 49408, "model.text.length": 16, "data.prompts": 0, "augment.erase": 0.0,
-            "optim.lr": lr, "train.steps": 24, "train.warmup_steps": 4, "train.log_every": 2, "train.collapse": "off",
+            "optim.lr": 1e-3, "optim.weight_decay": decay, "optim.lr_batch": 16,
+            "train.steps": 24, "train.warmup_steps": 4, "train.log_every": 2, "train.collapse": "off",
             "checkpoint.every": 1000}.items()})
         config.data.train[0].path = f"{folder}/scenes/train-*.tar"
-        loop.train(config, str(folder / str(lr)))
+        loop.train(config, str(folder / str(decay)))
         rule = Collapse("stop", config.train.warmup_steps, config.model.image.output_groups)
-        for line in (folder / str(lr) / "metrics.jsonl").read_text().splitlines():
+        for line in (folder / str(decay) / "metrics.jsonl").read_text().splitlines():
             row = json.loads(line)
             rule.check(row["step"], row)
 
     return train
 
 
-def test_a_training_with_a_learning_rate_a_hundred_times_too_high_collapses(check):
-    with pytest.raises(InputError, match="_spread 0.*groups_used_0 1 "):
-        check(0.1)
+def test_a_training_whose_decay_takes_all_weights_to_0_collapses(check):
+    """At the peak of the rate, 1e-3, a step takes away all of every matrix."""
+    with pytest.raises(InputError, match="image_spread .*text_spread .*groups_used_0 1 "):
+        check(1000.0)
 
 
 def test_a_healthy_training_does_not(check):
-    check(1e-3)
+    check(0.05)
 
 
 # ---------------------------------------------------------------- the report
