@@ -153,12 +153,11 @@ class Life:
 
     def growth(self, whose: str):
         """From the second fifth of the looks, when all is compiled and was evaluated once, to the last."""
-        n = len(self.files) // 5
         minutes = f"{len(self.files) * SAMPLE / 60:.1f} min"
-        early, late = (max(part) >> 20 for part in (self.resident[n : 2 * n + 1], self.resident[-n - 2 : -1]))
-        yield f"resident MiB of {whose} ({minutes})", f"{early:,} -> {late:,}", late <= 1.1 * early
-        early, late = (max(part) for part in (self.files[n : 2 * n + 1], self.files[-n - 2 : -1]))
-        yield f"open files of {whose}", f"{early} -> {late}", late <= early + 5
+        for what, values in (("resident MiB", [x >> 20 for x in self.resident]), ("open files", self.files)):
+            n = len(values) // 5
+            early, late = (int(statistics.median(part)) for part in (values[n : 2 * n + 1], values[-n - 1 :]))
+            yield f"{what} of {whose} ({minutes}, median)", f"{early:,} -> {late:,}", late <= 1.1 * early + 5
 
 
 class Disturbed:
@@ -195,7 +194,7 @@ class Disturbed:
         """within: which part of the time is over."""
         what = self.rng.choice(["worker"] if 1 / 3 < within < 2 / 3 else ["kill", "kill", "stop", "worker", "damage"])
         if what == "worker":
-            workers = [pid for pid in processes() if parent_of(pid) == process.pid]
+            workers = [pid for pid in processes() if parent_of(pid) == process.pid and "spawn_main" in command_of(pid)]
             if not workers:
                 return
             os.kill(self.rng.choice(workers), signal.SIGKILL)
@@ -248,6 +247,13 @@ def state_of(pid: int) -> str:
 
 def parent_of(pid: int) -> int:
     return int((stat_of(pid) or ["", "0"])[1])
+
+
+def command_of(pid: int) -> str:
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def environment_of(pid: int) -> dict[str, str]:

@@ -12,13 +12,14 @@ STEPS = 3
 MESHES = {"2x2x2": (2, 2, 2), "8x1x1": (8, 1, 1), "2x4x1": (2, 4, 1), "1x1x1": (1, 1, 1)}
 
 
-def tolerance(metric):
-    """Norms, and their ratio, are sums of squares that roundings of all parameters enter."""
-    return 1e-4 if "norm" in metric or "ratio" in metric else 1e-5
-
-
 def flat(tree):
     return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def tolerance(metric):
+    """A norm of gradients in the hundreds, through the hard assignment, keeps fewer digits than a loss, and so does
+    what Adam makes of the smallest ones."""
+    return 1e-4 if "norm" in metric or metric == "update_ratio" else 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,6 @@ def test_losses_and_metrics_of_noisy_steps_do_not_depend_on_the_mesh(runs, name)
     for ours, one_device in zip(runs(name)[1], runs("1x1x1")[1], strict=True):
         assert ours.keys() == one_device.keys()
         for metric, value in one_device.items():
-            # A norm of gradients in the hundreds, through the hard assignment, keeps fewer digits than a loss.
             np.testing.assert_allclose(ours[metric], value, rtol=tolerance(metric), err_msg=metric)
 
 

@@ -46,7 +46,8 @@ def test_losses_and_metrics_are_those_of_one_shot(first_step, way):
     ours, one_shot = first_step(*way)[0], first_step()[0]
     assert ours.keys() == one_shot.keys()
     for name, value in one_shot.items():
-        np.testing.assert_allclose(ours[name], value, rtol=1e-5, err_msg=name)
+        rtol = 1e-4 if name == "update_ratio" else 1e-5  # Adam's update of the smallest gradients keeps fewer digits
+        np.testing.assert_allclose(ours[name], value, rtol=rtol, err_msg=name)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
