@@ -31,8 +31,8 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
 
     Metrics: those of `loss.contrastive`; of `vitals.of_groups` for each stage I that groups, mean over images;
     `gradient_norm`, before it is clipped, and `gradient_norm_image` and `gradient_norm_text` of a tower with its
-    projector; `update_ratio`, the norm of what was added to the parameters relative to theirs; `learning_rate`;
-    `skipped`, 1 or 0.
+    projector; `update_ratio`, the norm of what was added to the parameters relative to theirs, of `vitals.sampled`;
+    `learning_rate`; `skipped`, 1 or 0.
 
     All randomness comes from `key`, the step number and a picture's place in the batch, so that a resumed run repeats
     an undisturbed one, and neither the devices nor `microbatches` change what is drawn.
@@ -43,7 +43,7 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
     def encode(params: Any, batch: Batch, keys: jax.Array):
         images = augment(fold(keys, 0), batch["image"], flip=flip, erase=erase)
         features = model.apply({"params": params}, images, batch["text"], fold(keys, 1), method="encode")
-        of_stages = map(vitals.of_groups, stages, features.assignments)
+        of_stages = map(vitals.of_groups, stages, jax.lax.stop_gradient(features.assignments))
         return (features.image, features.texts), {name: x for found in of_stages for name, x in found.items()}
 
     def loss_of(params: Any, image: jax.Array, texts: jax.Array):
@@ -57,7 +57,7 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
     new = State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-    ratio = optax.tree.norm(updates) / optax.tree.norm(state.params)
+    ratio = optax.tree.norm(vitals.sampled(updates)) / optax.tree.norm(vitals.sampled(state.params))
     metrics |= {name: x.mean() for name, x in of_images.items()}
     metrics |= {f"gradient_norm_{tower}": optax.tree.norm([gradient[name] for name in names])
                 for tower, names in TOWERS.items()}

@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +41,19 @@ def of_groups(stage: int, assignment: jax.Array) -> dict[str, jax.Array]:
       about which groups they are: all tokens in one group for sure is 0, too. With one group it is 0.
     """
     g, n = assignment.shape[1:]
-    won = jax.nn.one_hot(assignment.argmax(axis=1), g).sum(axis=1)  # tokens of each group [b g]
+    won = jnp.sum(assignment == assignment.max(axis=1, keepdims=True), axis=-1)  # tokens of each group [b g]
     entropy = jax.scipy.special.entr(assignment).sum(axis=1).mean(axis=-1)
     return {f"groups_used_{stage}": jnp.sum(won > 0, axis=-1, dtype=jnp.float32),
             f"largest_group_{stage}": won.max(axis=-1) / n,
             f"assignment_entropy_{stage}": entropy / math.log(max(g, 2))}
+
+
+def sampled(tree: Any) -> list[jax.Array]:
+    """The arrays of a tree of parameters, but of large ones only the first eighth, which is of some input channels, and
+    not the table of tokens, most of which no batch has. The norm of all updates would be a pass over all moments, 3 %
+    of a step."""
+    named = [(path[-1].key, x) for path, x in jax.tree.leaves_with_path(tree)]
+    return [x[: -(-len(x) // 8)] if x.size > 1 << 16 else x for name, x in named if name != "embedding"]
 
 
 def spread(x: jax.Array) -> jax.Array:
