@@ -19,13 +19,13 @@ LONG = (f"--config.train.hang_timeout={TIMEOUT}", "--config.train.steps=100000",
 STREAM = """
 from groupvit_jax.data import pipeline
 from groupvit_jax.errors import InputError
-watched = pipeline.watched
-def broken(stream):
-    for i, batch in enumerate(watched(stream)):
+stream = pipeline.stream
+def broken(*args):
+    for i, batch in enumerate(stream(*args)):
         if i == 12:
             {}
         yield batch
-pipeline.watched = broken
+pipeline.stream = broken
 """
 MAIN = "from groupvit_jax.cli.main import main; main()"
 
@@ -70,8 +70,8 @@ def ends(processes, seconds):
 
 
 def test_a_stopped_process_ends_the_others_with_75_and_is_named(trainings):
-    with joined(trainings, "stopped", 4) as processes:
-        until_step(trainings, "stopped", 8, processes)
+    with joined(trainings, "host_stopped", 4) as processes:
+        until_step(trainings, "host_stopped", 8, processes)
         stopped = processes.pop(2)
         stopped.send_signal(signal.SIGSTOP)
         codes, lines, _ = ends(processes, TIMEOUT + 60)
