@@ -169,7 +169,7 @@ def newest_whole(directory: pathlib.Path, steps: Sequence[int]) -> tuple[int | N
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdigit())
+    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdecimal() and p.name.isascii())
 
 
 @contextlib.contextmanager
@@ -241,7 +241,10 @@ def find(path: str) -> tuple[pathlib.Path, list[int]] | tuple[None, None]:
     place = pathlib.Path(path).expanduser().absolute()
     one = place.parent.name == "checkpoints" and place.name.isdigit()
     directory = place.parent if one else folder(path)
-    steps = steps_in(directory)
+    try:
+        steps = steps_in(directory) if directory.is_dir() else []
+    except OSError as error:  # a name too long, or a folder that is not ours to read
+        raise InputError(f"--checkpoint={path[:200]}: {error.strerror}; give a --workdir") from None
     if one and steps and int(place.name) not in steps:
         raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
     if not steps and reading.is_weights(path):

@@ -43,6 +43,13 @@ def build(config, batch: int, warmup: int, steps: int) -> tuple[optax.GradientTr
 
 def _build(*, lr: float, lr_start: float, lr_end: float, lr_batch: int, b1: float, b2: float, eps: float,
            weight_decay: float, clip_norm: float, batch: int, warmup: int, steps: int):
+    rate, most = (0, 1e3), 1e6
+    for name, value, (low, high) in (("lr", lr, rate), ("lr_start", lr_start, rate), ("lr_end", lr_end, rate),
+                                     ("lr_batch", lr_batch, (1, 1e9)), ("b1", b1, (0, 1)), ("b2", b2, (0, 1)),
+                                     ("eps", eps, (0, 1)), ("weight_decay", weight_decay, (0, most)),
+                                     ("clip_norm", clip_norm, (1e-6, most))):
+        if not low <= value <= high:  # nor NaN
+            raise InputError(f"config.optim.{name}={value}: give a number from {low:g} to {high:g}")
     if warmup >= steps:
         raise InputError(f"the warm-up of {warmup} steps is not shorter than the training of {steps} steps: "
                          "lower config.train.warmup_steps or warmup_epochs, or train longer")
