@@ -104,11 +104,13 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         log = Log(writer, progress, health, pace, skips, collapse, step._cache_size)
         stack.push(watch.leaves)  # before anything above is closed
         if before.get("owed") and evaluator is not None:  # the last run was told to stop at an evaluation
+            watch.doing("evaluating", compiles=True)
             log.scores(position, evaluator(state.variables))
 
         for n, batch in enumerate(pace.batches(stream), position + 1):
-            watch.doing(f"waiting for step {n}")
-            logs, stops, late = lengths.due(n, lengths.log_every), notice.given(n), False
+            watch.doing(f"waiting for step {n}", compiles=n == position + 1)
+            logs, late = lengths.due(n, lengths.log_every), False
+            stops = notice.given(n) and n < lengths.steps
             # 3. One step, dispatched; then wait for the one before.
             health.add(batch)
             if logs:
