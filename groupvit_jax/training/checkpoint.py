@@ -36,6 +36,12 @@ def folder(workdir: str) -> pathlib.Path:
     return pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
 
 
+class Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """Asks nobody: what Orbax asks JAX, from a thread too, would disturb preemption.Notice."""
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one run. Newer ones than the newest that is whole are set aside first, and half-written ones
     removed; InputError when there are some and none is whole."""
@@ -53,7 +59,7 @@ class Checkpoints:
             create=True)
         try:
             set_damaged_aside(folder(workdir))
-            self.manager = ocp.CheckpointManager(folder(workdir), options=options)
+            self.manager = Manager(folder(workdir), options=options)
         except OSError as error:
             raise InputError(f"cannot write checkpoints to {folder(workdir)} ({error.strerror or error}): "
                              "choose another --workdir or make room") from None

@@ -162,6 +162,22 @@ def test_one_of_two_processes_told_to_stop_stops_both_at_the_same_step(trainings
     assert all(f"told to stop: step {newest} is saved" in output.splitlines()[-1] for output in outputs)
 
 
+def test_told_to_stop_while_they_start_two_resumed_processes_stop_after_a_step(trainings):
+    run = ("told_early", "--config.checkpoint.every=8", "--config.eval.every=50")
+    trainings.run(*run, "--config.train.steps=8")
+    processes = []
+
+    def start(*flags):
+        processes.append(trainings.start(*run, "--config.train.steps=100000", "--resume=force", *flags))
+        if len(processes) == 2:  # they have joined, and neither has asked yet
+            assert wait_for((trainings.folder / "told_early/hosts/process-1.json").exists, processes[0])
+            processes[1].send_signal(signal.SIGTERM)
+        return processes[-1]
+
+    together(start, 2, code=RunAgain.code)
+    assert checkpoint.steps_in(trainings.folder / "told_early/checkpoints")[-1] > 8
+
+
 def test_it_saves_by_the_clock_too(trainings):
     trainings.run("by_the_clock", "--config.train.steps=30", "--config.checkpoint.every=1000",
                   "--config.checkpoint.keep=9", "--config.checkpoint.minutes=1e-6", "--config.train.log_every=10")
