@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
 from groupvit_jax import parallel
-from groupvit_jax.errors import InputError
+from groupvit_jax.errors import InputError, RunAgain
 from groupvit_jax.interop import reading
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import checksums
@@ -63,6 +63,10 @@ class Checkpoints:
         except OSError as error:
             raise InputError(f"cannot write checkpoints to {folder(workdir)} ({error.strerror or error}): "
                              "choose another --workdir or make room") from None
+        # Each process lists the folder, and a network's file system may show one what it was a moment ago.
+        if len(set(newest := parallel.gather_lines([str(self.latest())]))) > 1:
+            raise RunAgain(f"the hosts see different newest checkpoints in {folder(workdir)} ({', '.join(newest)}): is "
+                           "it one folder that all share? It may be late on some")
 
     def latest(self, before: float = float("inf")) -> int | None:
         """The newest step, or the newest before that one."""

@@ -23,7 +23,9 @@ def problem(folder: pathlib.Path) -> str | None:
     """What is wrong with the files of `folder`, by its checksums; None if nothing is, or if it has none."""
     if not (folder / NAME).exists():
         return None
-    for line in (folder / NAME).read_text(errors="replace").splitlines():
+    if not (lines := (folder / NAME).read_text(errors="replace").splitlines()):
+        return f"{NAME} is empty"
+    for line in lines:
         entry = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
         if not entry:
             return f"{NAME} is damaged"

@@ -15,7 +15,7 @@ import tiny
 import tiny_run
 from jax.sharding import NamedSharding, PartitionSpec
 
-from groupvit_jax.errors import InputError
+from groupvit_jax.errors import InputError, RunAgain
 from groupvit_jax.models import two_towers
 from groupvit_jax.training import checkpoint, checksums, optim
 from groupvit_jax.training import state as states
@@ -127,6 +127,17 @@ def saved(tmp_path_factory):
 
 def files_of(step):
     return [path for path in sorted(step.rglob("*")) if path.is_file() and path.name != checksums.NAME]
+
+
+def test_checksums_that_were_emptied_are_damage(tmp_path):
+    (tmp_path / checksums.NAME).touch()
+    assert "is empty" in checksums.problem(tmp_path)
+
+
+def test_processes_that_see_different_newest_checkpoints_start_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.parallel, "gather_lines", lambda lines: [*lines, "7"] if lines else [])
+    with pytest.raises(RunAgain, match="None, 7"):
+        Checkpoints(str(tmp_path))
 
 
 def test_sha256sum_agrees_with_the_checksums(saved):
