@@ -147,7 +147,7 @@ loop() {
   cd code
   while true; do
     echo "groupvit: starting at $(date -u +%FT%TZ)"
-    before=$(newest) code=0
+    before=$(checkpoints) code=0
     "$home/venv/bin/groupvit" train --multihost --workdir="$workdir" "$@" || code=$?
     reap
     if [ "$code" = 2 ]; then
@@ -156,7 +156,7 @@ loop() {
       touch "$workdir/logs/done"
       end 'done' 0
     fi
-    if [ "$(newest)" = "$before" ]; then failures=$((failures + 1)); else failures=0; fi
+    if [ "$(checkpoints)" = "$before" ]; then failures=$((failures + 1)); else failures=0; fi
     echo "groupvit: the training ended with exit code $code ($failures in a row without a new checkpoint, of at most" \
       "$attempts)"
     [ "$failures" -lt "$attempts" ] || end failed 1
@@ -164,8 +164,8 @@ loop() {
   done
 }
 
-newest() { # the step of the newest checkpoint
-  find "$workdir/checkpoints" -maxdepth 1 2> /dev/null | grep -o '/[0-9]*$' | sort -V | tail -n 1 || true
+checkpoints() { # those that are there, of all seeds
+  find "$workdir/checkpoints" "$workdir"/seed-*/checkpoints -maxdepth 1 2> /dev/null | grep '/[0-9]*$' | sort || true
 }
 
 # What a training that was killed leaves behind, as its loader's processes: they keep memory and the lock.

@@ -89,7 +89,8 @@ def test_a_mount_that_stays_does_not_keep_the_lock(bench):
 @pytest.mark.parametrize("codes, state, trainings", [
     ([], "done", 1), ([1, 1, 0], "done", 3), ([134, 75, 0], "done", 3), ([2, 0], "refused", 1),
     ([1, 2, 0], "refused", 2), ([1, 1, 1, 0], "failed", 3), ([75, 75, 75, 0], "failed", 3),
-    (["75 9", 75, "75 10", 75, 1, 0], "done", 6), (["75 9", "75 9", 75, 75, 0], "failed", 4)])
+    (["75 9", 75, "75 10", 75, 1, 0], "done", 6), (["75 9", "75 9", 75, 75, 0], "failed", 4),
+    ([f"75 ../seed-{i}/checkpoints/9" for i in (2, 0, 1)] + [0], "done", 4)])
 def test_training_is_started_again_until_it_is_done_or_its_input_is_wrong(bench, codes, state, trainings):
     bench.set_up()
     (bench.home / "codes").write_text("".join(f"{code}\n" for code in codes))
