@@ -152,10 +152,15 @@ class Checkpoints:
 
 
 def set_damaged_aside(directory: pathlib.Path) -> None:
-    """Renames checkpoints newer than the newest whole one to STEP.damaged, once for all processes."""
+    """Renames checkpoints newer than the newest whole one to STEP.damaged, once for all processes; and older ones whose
+    scores are damaged, as Orbax reads those of all."""
     lines = []
     if jax.process_index() == 0:
-        step, damaged = newest_whole(directory, steps_in(directory))
+        steps = steps_in(directory)
+        step, damaged = newest_whole(directory, steps)
+        for older in steps[:steps.index(step)] if step is not None else ():
+            if what := checksums.problem(directory / str(older), "metrics/"):
+                damaged[older] = what
         for number, what in damaged.items():
             lines.append(f"checkpoint {number} in {directory} is damaged: {what}")
             if step is not None:

@@ -19,8 +19,9 @@ def write(folder: pathlib.Path) -> None:
         os.fsync(file.fileno())
 
 
-def problem(folder: pathlib.Path) -> str | None:
-    """What is wrong with the files of `folder`, by its checksums; None if nothing is, or if it has none."""
+def problem(folder: pathlib.Path, within: str = "") -> str | None:
+    """What is wrong with the files of `folder` whose paths begin so, by its checksums; None if nothing is, or if it has
+    none."""
     if not (folder / NAME).exists():
         return None
     if not (lines := (folder / NAME).read_text(errors="replace").splitlines()):
@@ -29,6 +30,8 @@ def problem(folder: pathlib.Path) -> str | None:
         entry = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
         if not entry:
             return f"{NAME} is damaged"
+        if not entry[2].startswith(within):
+            continue
         path = folder / entry[2]
         try:
             if digest(path) != entry[1]:

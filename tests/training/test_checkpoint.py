@@ -42,8 +42,8 @@ def small_state(step=1):
 
 
 @contextlib.contextmanager
-def checkpoints(workdir, keep=3):
-    with contextlib.closing(Checkpoints(str(workdir), keep)) as made:
+def checkpoints(workdir, keep=3, best=()):
+    with contextlib.closing(Checkpoints(str(workdir), keep, best)) as made:
         yield made
 
 
@@ -132,6 +132,16 @@ def files_of(step):
 def test_checksums_that_were_emptied_are_damage(tmp_path):
     (tmp_path / checksums.NAME).touch()
     assert "is empty" in checksums.problem(tmp_path)
+
+
+def test_a_best_checkpoint_whose_scores_are_damaged_is_set_aside_and_the_newest_taken(tmp_path):
+    with checkpoints(tmp_path, 1, ("voc/mIoU",)) as made:
+        for step, score in ((1, 9.0), (2, 5.0)):
+            made.save(small_state(step), tiny.config(), step, {}, {"voc/mIoU": score})
+    (tmp_path / "checkpoints/1/metrics/metrics").write_text('{"')
+    with checkpoints(tmp_path, 1, ("voc/mIoU",)) as made:
+        assert made.manager.all_steps() == [2]
+    assert (tmp_path / "checkpoints/1.damaged").is_dir()
 
 
 def test_processes_that_see_different_newest_checkpoints_start_again(tmp_path, monkeypatch):
