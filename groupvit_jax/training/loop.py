@@ -70,6 +70,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
         batches = pipeline.Batches(opened, config.data, make_example, config.seed, *parallel.share_of_batch(mesh))
         evaluator = make_evaluator(model, config.eval, mesh=mesh) if make_evaluator and lengths.eval_every else None
+        watch.doing("starting", compiles=True)  # again, as making indexes has moved
         best = check_best(config)
         collapse = vitals.Collapse(config.train.collapse, lengths.warmup, config.model.image.output_groups)
         stack.enter_context(parallel.use(mesh))
@@ -106,6 +107,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if before.get("owed") and evaluator is not None:  # the last run was told to stop at an evaluation
             watch.doing("evaluating", compiles=True)
             log.scores(position, evaluator(state.variables))
+            watch.doing("starting to train", compiles=True)
 
         for n, batch in enumerate(pace.batches(stream), position + 1):
             watch.doing(f"waiting for step {n}", compiles=n == position + 1)
@@ -122,10 +124,11 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             skips.add(n, metrics)
             traced.done(n, metrics)
             if skips.too_many():
+                pace.wait()  # as for log.counts: restoring has collectives of its own
                 state = go_back(n, skips, checkpoints, program, batches, workdir)
             # 4. Log the step before, and this one if its state is asked for.
             scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
-            evaluates = scores_due and not stops  # it may take longer than one is given
+            evaluates = scores_due and (not stops or n == lengths.steps)  # it may take longer than one is given
             saves = (lengths.due(n, lengths.save_every) or late or bool(best) and evaluates) and not skips.row
             saves = saves or stops or n == lengths.steps
             if logs:
@@ -142,7 +145,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
             if saves:
                 watch.doing("saving")
-                stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
+                stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and not evaluates)
                 log.put(n, {"checkpoint_stall": stall})
             if evaluates or saves:
                 pace.restart()

@@ -80,6 +80,13 @@ def test_the_newest_and_the_best_checkpoint_are_kept(trained):
     assert kept[-1] == 5 and len(kept) <= 2 and max(kept, key=scores.get) == best or scores[kept[0]] == scores[best]
 
 
+def test_told_to_stop_at_its_last_step_a_run_is_evaluated_all_the_same(config, tmp_path, monkeypatch):
+    config = config.copy_and_resolve_references()
+    config.train.steps, config.train.profile = 2, ()
+    monkeypatch.setattr(loop.Notice, "given", lambda notice, n: n == 2)
+    assert "scenes/accuracy" in loop.train(config, str(tmp_path), Evaluator.from_config)
+
+
 def test_a_best_that_no_evaluation_gives_is_refused(config):
     changes = [{"checkpoint.best": (name,)} for name in ("voc/mIoU", "scenes", "scenes/miou")] + [{"eval.every": 0}]
     for change in changes:
