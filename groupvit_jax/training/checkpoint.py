@@ -61,8 +61,8 @@ class Checkpoints:
             set_damaged_aside(folder(workdir))
             self.manager = Manager(folder(workdir), options=options)
         except OSError as error:
-            raise InputError(f"cannot write checkpoints to {folder(workdir)} ({error.strerror or error}): "
-                             "choose another --workdir or make room") from None
+            raise InputError(f"cannot read or write checkpoints in {folder(workdir)} ({error.strerror or error}): "
+                             "mend that, choose another --workdir or make room") from None
         # Each process lists the folder, and a network's file system may show one what it was a moment ago.
         if len(set(newest := parallel.gather_lines([str(self.latest())]))) > 1:
             raise RunAgain(f"the hosts see different newest checkpoints in {folder(workdir)} ({', '.join(newest)}): is "
@@ -83,10 +83,12 @@ class Checkpoints:
             self._check_free(state)
             self.manager.wait_until_finished()  # of the one before, which knows itself by `_saving`
             self._saving, self._saved_at = step, began
-            self.manager.save(step, args=ocp.args.Composite(
+            saved = self.manager.save(step, args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
                 meta=ocp.args.JsonSave(meta)), metrics=scores or {})
+        if not saved:  # it takes no step before its newest
+            raise RuntimeError(f"Orbax has not saved step {step}, its newest is {self.latest()}")
         return time.monotonic() - began
 
     def minutes(self) -> float:

@@ -1,11 +1,13 @@
 """Checksums of a folder's files, in a file `SHA256SUMS` that `sha256sum --check` reads, too."""
 
+import errno
 import hashlib
 import os
 import pathlib
 import re
 
 NAME = "SHA256SUMS"
+DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # what reading a damaged file may give
 REWRITTEN = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what Orbax writes at the top once all else is there
 
 
@@ -21,7 +23,7 @@ def write(folder: pathlib.Path) -> None:
 
 def problem(folder: pathlib.Path, within: str = "") -> str | None:
     """What is wrong with the files of `folder` whose paths begin so, by its checksums; None if nothing is, or if it has
-    none."""
+    none. Raises OSError where they cannot be read for another reason, as of a network's."""
     if not (folder / NAME).exists():
         return None
     if not (lines := (folder / NAME).read_text(errors="replace").splitlines()):
@@ -37,6 +39,8 @@ def problem(folder: pathlib.Path, within: str = "") -> str | None:
             if digest(path) != entry[1]:
                 return f"{entry[2]} is not what was written"
         except OSError as error:
+            if error.errno not in DAMAGE:
+                raise
             return f"{entry[2]} cannot be read ({error.strerror})"
     return None
 

@@ -107,12 +107,11 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if before.get("owed") and evaluator is not None:  # the last run was told to stop at an evaluation
             watch.doing("evaluating", compiles=True)
             log.scores(position, evaluator(state.variables))
-            watch.doing("starting to train", compiles=True)
 
         for n, batch in enumerate(pace.batches(stream), position + 1):
             watch.doing(f"waiting for step {n}", compiles=n == position + 1)
             logs, late = lengths.due(n, lengths.log_every), False
-            stops = notice.given(n) and n < lengths.steps
+            stops = notice.given(n) and n < lengths.steps  # the last step ends it anyway
             # 3. One step, dispatched; then wait for the one before.
             health.add(batch)
             if logs:
@@ -128,7 +127,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
                 state = go_back(n, skips, checkpoints, program, batches, workdir)
             # 4. Log the step before, and this one if its state is asked for.
             scores_due = evaluator is not None and lengths.due(n, lengths.eval_every)
-            evaluates = scores_due and (not stops or n == lengths.steps)  # it may take longer than one is given
+            evaluates = scores_due and not stops  # it may take longer than one is given
             saves = (lengths.due(n, lengths.save_every) or late or bool(best) and evaluates) and not skips.row
             saves = saves or stops or n == lengths.steps
             if logs:
@@ -145,7 +144,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
             if saves:
                 watch.doing("saving")
-                stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and not evaluates)
+                stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
                 log.put(n, {"checkpoint_stall": stall})
             if evaluates or saves:
                 pace.restart()

@@ -224,7 +224,8 @@ class Watch:
             if said and said.get("doing", self.what) != self.what:
                 others.setdefault(said["doing"], []).append(str(i))
         elsewhere = "".join(f"; {what}: process {', '.join(which)}" for what, which in others.items())
-        self.end(RunAgain.code, f"no progress for {self.still * TICK:.0f} s while {self.what}{elsewhere}")
+        self.end(RunAgain.code, f"no progress for {self.still * TICK:.0f} s while {self.what}{elsewhere}; if that only "
+                 "takes longer, raise config.train.hang_timeout")
 
     def _linger(self, lost: set[int]) -> None:
         """Process 0 holds JAX's coordination service, without which the others' JAX aborts: it goes last."""

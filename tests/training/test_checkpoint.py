@@ -240,7 +240,7 @@ def test_loading_what_is_no_run_is_an_input_error(tmp_path, name):
 
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write checkpoints to .*another --workdir"):
+    with pytest.raises(InputError, match="cannot read or write checkpoints in .*another --workdir"):
         Checkpoints(str(tmp_path / "file"))
 
 
