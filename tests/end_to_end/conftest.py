@@ -6,12 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT, environment, groupvit
+from processes import CONFIG, ROOT, environment, groupvit
 
 from groupvit_jax.data import scenes
 from groupvit_jax.training import speed
-
-CONFIG = ROOT / "tests/end_to_end/tiny_training.py"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+CONFIG = ROOT / "tests/end_to_end/tiny_training.py"
 
 
 def environment(folder: Path, devices: int) -> dict[str, str]:

@@ -10,8 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import CONFIG
-from processes import ROOT, environment
+from processes import CONFIG, ROOT, environment
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 15  # of the watch, seconds

@@ -4,8 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import CONFIG
-from processes import ROOT
+from processes import CONFIG, ROOT
 
 pytestmark = pytest.mark.slow
 
