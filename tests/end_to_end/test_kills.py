@@ -15,7 +15,7 @@ from processes import children, together
 from groupvit_jax.errors import RunAgain
 from groupvit_jax.training import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS, EVERY = 120, 4
 RUN = (f"--config.train.steps={STEPS}", f"--config.checkpoint.every={EVERY}", "--config.eval.every=50")
 DEADLINE = 300  # seconds, for whatever is waited for

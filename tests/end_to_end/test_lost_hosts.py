@@ -12,7 +12,7 @@ import time
 import pytest
 from processes import CONFIG, ROOT, environment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TIMEOUT = 15  # of the watch, seconds
 LONG = (f"--config.train.hang_timeout={TIMEOUT}", "--config.train.steps=100000", "--config.checkpoint.every=100000")
 STREAM = """

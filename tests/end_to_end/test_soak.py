@@ -6,7 +6,7 @@ import sys
 import pytest
 from processes import CONFIG, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_training_that_much_happens_to_ends_as_one_left_alone_and_leaves_nothing_behind(tmp_path):
