@@ -183,3 +183,9 @@ def test_a_report_holds_every_skipped_step_as_valid_json_with_the_keys_of_its_ba
 def test_keys_of_a_report_are_written_as_they_are(tmp_path):
     path = vitals.report(str(tmp_path), {1: jax.tree.map(float, {"loss": -math.inf})}, lambda n: ["a:ü/1"])
     assert json.loads(path.read_text())[0] == {"step": 1, "metrics": {"loss": "-inf"}, "keys": ["a:ü/1"]}
+
+
+def test_of_large_parameters_an_eighth_is_sampled_of_small_ones_all_and_of_the_token_table_nothing():
+    small, large = np.ones((9, 3)), np.ones((513, 256))
+    taken = vitals.sampled({"a": {"kernel": small}, "b": {"kernel": large}, "c": {"embedding": small}})
+    assert [x.shape for x in taken] == [(9, 3), (65, 256)]
