@@ -15,5 +15,5 @@ def test_a_training_that_much_happens_to_ends_as_one_left_alone_and_leaves_nothi
     ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=1500)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     rows = [line for line in ended.stdout.splitlines() if line.startswith("| ")]
-    assert len(rows) > 10 and "FAILS" not in ended.stdout
+    assert len(rows) >= 10 and "FAILS" not in ended.stdout
     assert any("weights at the end | bit-equal | holds" in row for row in rows)
