@@ -152,15 +152,15 @@ class Life:
             self.files.append(files)
 
     def growth(self, whose: str):
-        """From the second fifth of the looks, when all is compiled and was evaluated once, to the last; not of a life of
-        less than five minutes, most of which is starting and compiling."""
+        """From the second fifth of the looks, when all is compiled and was evaluated once, to the last. Nothing is said
+        of less than five minutes, most of which are starting and compiling."""
         minutes = len(self.files) * SAMPLE / 60
+        if minutes < 5:
+            return
         for what, values in (("resident MiB", [x >> 20 for x in self.resident]), ("open files", self.files)):
             n = len(values) // 5
             early, late = (int(statistics.median(part)) for part in (values[n : 2 * n + 1], values[-n - 1 :]))
-            if minutes >= 5:
-                yield (f"{what} of {whose} ({minutes:.1f} min, median)", f"{early:,} -> {late:,}",
-                       late <= 1.1 * early + 5)
+            yield f"{what} of {whose} ({minutes:.1f} min, median)", f"{early:,} -> {late:,}", late <= 1.1 * early + 5
 
 
 class Disturbed:
