@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from groupvit_jax import files, writer
+import jax
+
+from groupvit_jax import files, parallel, writer
 from groupvit_jax.errors import InputError, RunAgain
 
 TICK = 1.0  # seconds
@@ -119,14 +121,8 @@ class Watch:
     @classmethod
     def of_run(cls, workdir: str, timeout: float) -> "Watch":
         """Of this process, as JAX numbers it. All processes of a run must call it."""
-        import jax
-        import numpy as np
-        from jax.experimental import multihost_utils
-
-        number, run = jax.process_count(), secrets.randbits(31)
-        if number > 1:
-            run = int(multihost_utils.broadcast_one_to_all(np.int32(run)))
-        return cls(workdir, timeout, str(run), jax.process_index(), number)
+        run = parallel.first(secrets.randbits(24))  # a float32 holds so many
+        return cls(workdir, timeout, f"{run:.0f}", jax.process_index(), jax.process_count())
 
     def __enter__(self) -> "Watch":
         if self.hosts.others:
@@ -215,6 +211,8 @@ class Watch:
             self.end(RunAgain.code, listed(lost, f" for {self.timeout:g} s"), lost)
 
     def _hangs(self) -> None:
+        if self.ending.locked():  # the main thread is ending the process, and has said why
+            return
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a stderr that is no file
             faulthandler.dump_traceback(all_threads=True)
         if self.left:  # closing after an error does not end
@@ -242,8 +240,6 @@ class Watch:
 
 def is_lost(error: BaseException | None) -> bool:
     """Whether it is one of JAX's errors that come of a lost host."""
-    import jax
-
     while error is not None:
         if isinstance(error, jax.errors.JaxRuntimeError) and any(word in str(error) for word in LOST):
             return True

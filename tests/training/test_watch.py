@@ -65,6 +65,14 @@ def test_no_progress_ends_the_process_with_75_what_it_did_and_the_stacks(make, c
     assert "most recent call first" in printed and "test_watch.py" in printed
 
 
+def test_nothing_is_said_where_the_main_thread_has_begun_to_end_the_process(make, capfd):
+    watch = make()
+    compiled(watch)
+    with watch.ending:
+        ticks(watch)
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_is_timed_before_the_first_step_is_done(make):
     watch = make()
     ticks(watch)
