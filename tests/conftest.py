@@ -20,6 +20,18 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Programs that are the same are compiled once in a module, as in processes that share JAX's cache."""
+    settings = {"jax_persistent_cache_min_compile_time_secs": (0, 1),
+                "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None)}
+    for name, (value, _) in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, (_, value) in settings.items():
+        jax.config.update(name, value)
+
+
 @pytest.fixture
 def groupvit(monkeypatch, capfd):
     """`groupvit("eval", "--checkpoint=P")` -> code, out, err. Here, without the seconds that importing JAX takes;

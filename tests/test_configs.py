@@ -2,7 +2,6 @@
 
 import importlib
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -59,21 +58,9 @@ def shrunk(name):
     return config.lock()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation(tmp_path_factory):
-    """Compiling costs more than running here, and two recipes differ only in their data: they share programs."""
-    settings = {"jax_disable_most_optimizations": (True, False), "jax_persistent_cache_min_compile_time_secs": (0, 1),
-                "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None)}
-    for name, (value, _) in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, (_, value) in settings.items():
-        jax.config.update(name, value)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_takes_a_tiny_step(name, quick_compilation):
+def test_a_recipe_takes_a_tiny_step(name, quick_compilation, compiled_once):
     config = shrunk(name)
     metrics = tiny.Run(config, tiny.mesh(1, 1, 1))(tiny.batch(config))
     assert all(np.isfinite(value) for value in metrics.values())

@@ -103,7 +103,7 @@ class Checkpoints:
 
     def restore(self, step: int, like: State) -> tuple[State, int]:
         """The state at `step` in the shapes and shardings of `like` (arrays or abstract), and the data position."""
-        with readable(pathlib.Path(self.manager.directory) / str(step)):
+        with self._readable(step):
             items = self.manager.restore(step, args=ocp.args.Composite(
                 model=ocp.args.StandardRestore(like.variables),
                 optimizer=ocp.args.StandardRestore({"step": like.step, "opt_state": like.opt_state}),
@@ -112,8 +112,11 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """{"config", "position", "metrics", "owed"} of the checkpoint at `step`."""
-        with readable(pathlib.Path(self.manager.directory) / str(step)):
+        with self._readable(step):
             return self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+    def _readable(self, step: int) -> contextlib.AbstractContextManager:
+        return readable(pathlib.Path(self.manager.directory) / str(step))
 
     def wait(self) -> None:
         with self._room():
@@ -186,7 +189,11 @@ def newest_whole(directory: pathlib.Path, steps: Sequence[int]) -> tuple[int | N
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    return sorted(int(p.name) for p in directory.glob("*") if p.name.isdecimal() and p.name.isascii())
+    return sorted(int(p.name) for p in directory.glob("*") if is_step(p.name))
+
+
+def is_step(name: str) -> bool:
+    return name.isdecimal() and name.isascii()
 
 
 @contextlib.contextmanager
@@ -256,7 +263,7 @@ def find(path: str) -> tuple[pathlib.Path, list[int]] | tuple[None, None]:
     """The folder of checkpoints and the steps of which `load` would take the newest whole one; None twice if it would
     take PyTorch's weights. InputError for a path that is neither."""
     place = pathlib.Path(path).expanduser().absolute()
-    one = place.parent.name == "checkpoints" and place.name.isdigit()
+    one = place.parent.name == "checkpoints" and is_step(place.name)
     directory = place.parent if one else folder(path)
     try:
         steps = steps_in(directory) if directory.is_dir() else []

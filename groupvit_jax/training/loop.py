@@ -63,8 +63,8 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         if config.data.prompts:  # "auto" depends on the machine, and a run must not: the checkpoint says which it was
             config = config.copy_and_resolve_references()
             config.data.tagger = sources.tagger_name(config.data, opened)
-        parallel.check_agreement([config.data.tagger, *sources.describe(config.data, opened),
-                                  sources.fingerprint(config.data, opened)])
+        described, fingerprint = sources.describe(config.data, opened), sources.fingerprint(config.data, opened)
+        parallel.check_agreement([config.data.tagger, *described, fingerprint])
         program = programs.build(config, mesh, lengths.warmup, lengths.steps)
         model, step = program.model, program.step
         make_example = MakeExample(config.data, config.augment, model.image.image_size, model.text.length)
@@ -77,11 +77,11 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
 
         # 2. The state: fresh, or where the last run stopped.
         prepare(workdir)
-        run = stack.enter_context(record.Run(workdir, sources.fingerprint(config.data, opened)))
+        run = stack.enter_context(record.Run(workdir, fingerprint))
         checkpoints = closing(Checkpoints(workdir, config.checkpoint.keep, best, config.checkpoint.keep_every))
         before = resumable(checkpoints, config, workdir, run, force)
         position = before.get("position", 0)
-        logging.info("%s", "\n".join(sources.describe(config.data, opened)))
+        logging.info("%s", "\n".join(described))
         if config.data.prompts:
             logging.info("words for prompts by the %s tagger", config.data.tagger)
         logging.info("%s parameters on %s; %d steps, %d done", f"{states.count_parameters(program.state):,}",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from groupvit_jax import files, parallel
+from groupvit_jax import files
 from groupvit_jax.errors import InputError
 from groupvit_jax.models.layers import unit
 
@@ -59,8 +59,7 @@ def sampled(tree: Any) -> list[jax.Array]:
 def spread(x: jax.Array) -> jax.Array:
     """Embeddings [b d] -> how different they are: the standard deviation over the batch of each feature of the unit
     vectors, mean over features, times sqrt(d). Directions drawn evenly give nearly 1, equal ones 0."""
-    x = parallel.over_batch(unit(x))  # else the compiler may compute what x comes from on every device, for all
-    return x.std(axis=0).mean() * x.shape[-1] ** 0.5
+    return unit(x).std(axis=0).mean() * x.shape[-1] ** 0.5
 
 
 # ---------------------------------------------------------------- on the host

@@ -38,14 +38,19 @@ def children(process: int, what: str) -> list[int]:
     return found
 
 
-def together(start, number: int, code: int = 0) -> list[str]:
-    """What `number` processes that join each other printed, which end with this code: start(*flags) starts one with the
-    flags of --multihost."""
+def joining(number: int) -> list[list[str]]:
+    """Of each of `number` processes, the flags by which they join each other."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = [start("--multihost", f"--coordinator=localhost:{port}", f"--processes={number}", f"--process={i}")
-                 for i in range(number)]
+    return [["--multihost", f"--coordinator=localhost:{port}", f"--processes={number}", f"--process={i}"]
+            for i in range(number)]
+
+
+def together(start, number: int, code: int = 0) -> list[str]:
+    """What `number` processes that join each other printed, which end with this code: start(*flags) starts one with the
+    flags of --multihost."""
+    processes = [start(*flags) for flags in joining(number)]
     try:
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     finally:

@@ -2,15 +2,13 @@
 
 import contextlib
 import os
-import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from processes import CONFIG, ROOT, environment
+from processes import CONFIG, ROOT, children, environment, joining
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TIMEOUT = 15  # of the watch, seconds
@@ -39,11 +37,7 @@ def start(trainings, workdir, *flags, before=""):
 @contextlib.contextmanager
 def joined(trainings, workdir, number, before=("",) * 8):
     """So many processes that join each other and train; what is left of them is killed in the end."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes = [start(trainings, workdir, "--multihost", f"--coordinator=localhost:{port}", f"--processes={number}",
-                       f"--process={i}", before=before[i]) for i in range(number)]
+    processes = [start(trainings, workdir, *flags, before=code) for flags, code in zip(joining(number), before)]
     try:
         yield processes
     finally:
@@ -124,16 +118,6 @@ def test_a_process_that_was_stopped_alone_and_goes_on_is_not_ended(trainings):
         process.communicate()
 
 
-def child(parent, process):
-    """The process id of process number so of a local_pod."""
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                if f"--process={process}".encode() in (stat.parent / "cmdline").read_bytes().split(b"\0"):
-                    return int(stat.parent.name)
-    raise AssertionError(f"no process {process}")
-
-
 def test_a_local_pod_that_starts_again_trains_to_the_end_after_a_process_was_killed(trainings):
     pod = subprocess.Popen(
         ["bash", ROOT / "launch/local_pod.sh", "2", CONFIG, *trainings.flags("again"), "--config.checkpoint.every=4",
@@ -141,7 +125,8 @@ def test_a_local_pod_that_starts_again_trains_to_the_end_after_a_process_was_kil
         env=environment(trainings.folder, 1) | {"PYTHON": sys.executable, "RESTARTS": "3"})
     try:
         until_step(trainings, "again", 10, [pod])
-        os.kill(child(pod.pid, 1), signal.SIGKILL)
+        (second,) = children(pod.pid, "--process=1")
+        os.kill(second, signal.SIGKILL)
         output, _ = pod.communicate(timeout=400)
     finally:
         pod.terminate()

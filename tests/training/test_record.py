@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 
-import jax
 import pytest
 import tiny
 
@@ -32,18 +31,6 @@ def recipe(folder, **changes):
                             "model__image__output_groups": (4, 0)} | changes)
     config.data.train[0].path = f"{folder}/train-*.tar"
     return config
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """The starts of a run share their programs, as those of a run in processes of its own do by JAX's cache."""
-    settings = {"jax_persistent_cache_min_compile_time_secs": (0, 1),
-                "jax_compilation_cache_dir": (str(tmp_path_factory.mktemp("compiled")), None)}
-    for name, (value, _) in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, (_, value) in settings.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
