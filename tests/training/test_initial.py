@@ -137,4 +137,4 @@ def test_parts_that_there_are_not(parts):
 def test_a_run_does_not_go_on_in_a_folder_of_imported_weights(source, tmp_path):
     checkpoint.save_weights(tmp_path, checkpoint.load(source[0]))
     with contextlib.closing(Checkpoints(str(tmp_path))) as ours, pytest.raises(InputError, match="--config.init_from="):
-        loop.resume(ours, tiny_run.config(), str(tmp_path), None)
+        loop.resumable(ours, tiny_run.config(), str(tmp_path), run=None, force=False)
