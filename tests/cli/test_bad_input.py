@@ -182,8 +182,8 @@ def test_a_workdir_that_cannot_be_one(train, refused, tmp_path):
 
 
 def test_a_workdir_with_a_run_of_another_model(train, refused, run):
-    refused(train(f"--workdir={run}", "--config.model.image.width=32"), "config.model.image.width=16, not 32",
-            "another --workdir")
+    refused(train(f"--workdir={run}", "--config.model.image.width=32"),
+            "config.model.image.width 32 here, 16 in the run", "another --workdir")
 
 
 # ---------------------------------------------------------------- what is trained
