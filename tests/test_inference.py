@@ -9,8 +9,8 @@ import tiny_run
 from PIL import Image
 
 import groupvit_jax as gv
-from groupvit_jax.data import scenes
 from groupvit_jax.data.images import classification_transform
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes
 from groupvit_jax.evals.datasets import open_masked

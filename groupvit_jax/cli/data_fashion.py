@@ -23,6 +23,6 @@ def main(rest: list[str]) -> None:
     if rest or not FLAGS.output:
         raise InputError("usage: groupvit data fashion --output=DIR [--source=DIR --train=N --val=M --seed=S "
                          "--size=PIXELS]")
-    from groupvit_jax.data import fashion
+    from groupvit_jax.drawn import fashion
 
     fashion.write(FLAGS.output, FLAGS.source, FLAGS.train, FLAGS.val, FLAGS.seed, FLAGS.size, FLAGS.shuffle)

@@ -19,6 +19,6 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not FLAGS.output:
         raise InputError("usage: groupvit data scenes --output=DIR [--train=N --val=M --seed=S --size=PIXELS]")
-    from groupvit_jax.data import scenes
+    from groupvit_jax.drawn import scenes
 
     scenes.write(FLAGS.output, FLAGS.train, FLAGS.val, FLAGS.seed, FLAGS.size, FLAGS.shuffle)

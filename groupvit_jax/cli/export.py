@@ -42,9 +42,9 @@ def write_programs(found, folder: pathlib.Path) -> None:
     from groupvit_jax.interop import proof
 
     if FLAGS.format == "stablehlo":
-        from groupvit_jax.interop import stablehlo as module
+        from groupvit_jax.exported import stablehlo as module
     else:
-        from groupvit_jax.interop import onnx as module
+        from groupvit_jax.exported import onnx as module
     model = Model(found.config, found.variables)
     module.export(model, folder)
     if FLAGS.verify == "off":

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny_run
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 
 
 @pytest.fixture(scope="module", autouse=True)

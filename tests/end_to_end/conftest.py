@@ -8,7 +8,7 @@ import sys
 import pytest
 from processes import CONFIG, ROOT, environment, groupvit
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.training import speed
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from groupvit_jax.data.scene_looks import CLASSES
+from groupvit_jax.drawn.looks import CLASSES
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from processes import groupvit, together
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 
 pytestmark = pytest.mark.slow
 

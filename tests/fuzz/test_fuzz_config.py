@@ -9,7 +9,7 @@ import tiny_run
 from mutations import case
 
 from configs import base
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.training import loop
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "scenes.py"

@@ -12,9 +12,9 @@ import tiny_run
 from configs import base
 from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.errors import InputError
+from groupvit_jax.exported import onnx as interop_onnx
+from groupvit_jax.exported.proof_programs import blocks
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import onnx as interop_onnx
-from groupvit_jax.interop.proof_programs import blocks
 from groupvit_jax.models import attention
 
 OUTPUTS = ["image_encoder", "text_encoder", "segmenter", "segmenter with background"]

@@ -16,10 +16,11 @@ import groupvit_jax as gv
 from configs import base
 from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.evals.prompts import make_queries
+from groupvit_jax.exported import programs as made
+from groupvit_jax.exported import stablehlo, stablehlo_load
+from groupvit_jax.exported.proof_programs import blocks, compare
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import huggingface, stablehlo, stablehlo_load
-from groupvit_jax.interop import programs as made
-from groupvit_jax.interop.proof_programs import blocks, compare
+from groupvit_jax.interop import huggingface
 
 FILES = ["image_encoder.bin", "load.py", "manifest.json", "segmenter.bin", "text_encoder.bin", "weights.npz"]
 BATCHES = (1, 3, 7)

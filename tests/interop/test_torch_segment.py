@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from groupvit_jax.data import images, scenes
+from groupvit_jax.data import images
+from groupvit_jax.drawn import scenes
 from groupvit_jax.evals import classes, prompts
 from groupvit_jax.evals.windows import window_starts
 from groupvit_jax.inference import VOC

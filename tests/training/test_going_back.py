@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.training import checkpoint, loop, skips
 from groupvit_jax.training import step as steps

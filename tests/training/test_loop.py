@@ -7,7 +7,7 @@ import threading
 import pytest
 import tiny
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.training import loop, speed

@@ -9,7 +9,8 @@ import subprocess
 import pytest
 import tiny
 
-from groupvit_jax.data import scenes, sources
+from groupvit_jax.data import sources
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError, RunAgain
 from groupvit_jax.training import loop, record
 from groupvit_jax.training.checkpoint import to_json

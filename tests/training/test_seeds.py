@@ -6,7 +6,7 @@ import jax
 import pytest
 import tiny
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError, RunAgain
 from groupvit_jax.training import loop, seeds
 

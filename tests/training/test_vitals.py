@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 from groupvit_jax.errors import InputError
 from groupvit_jax.training import loop, vitals
 from groupvit_jax.training.vitals import Collapse

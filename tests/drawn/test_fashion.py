@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import groupvit_jax
-from groupvit_jax.data import fashion
-from groupvit_jax.data.fashion_looks import CLASSES, GROUNDS, ITEMS, PALETTE
-from groupvit_jax.data.scene_captions import caption, plural
 from groupvit_jax.data.tar_source import TarSource
+from groupvit_jax.drawn import fashion
+from groupvit_jax.drawn.captions import caption, plural
+from groupvit_jax.drawn.fashion_looks import CLASSES, GROUNDS, ITEMS, PALETTE
 from groupvit_jax.errors import InputError
 
 SINGULAR = {plural(name): name for name in ITEMS} | {name: name for name in CLASSES}

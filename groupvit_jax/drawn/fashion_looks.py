@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from groupvit_jax.data import scene_looks
-from groupvit_jax.data.textures import mix, noise, rgb, wave
+from groupvit_jax.drawn import looks
+from groupvit_jax.drawn.textures import mix, noise, rgb, wave
 
 # In the order of Fashion-MNIST's labels 0-9 (Xiao et al., arXiv:1708.07747, table 2), by one word a caption would use:
 # "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot".
@@ -35,7 +35,7 @@ def carpet(rng, n):
     return mix(rgb(140, 24, 62), rgb(214, 120, 140), diamonds) * pile[..., None]
 
 
-GROUNDS = {look.__name__: look for look in (paper, wood, scene_looks.grass, scene_looks.sand, scene_looks.road, carpet)}
+GROUNDS = {look.__name__: look for look in (paper, wood, looks.grass, looks.sand, looks.road, carpet)}
 CLASSES = ITEMS + tuple(GROUNDS)  # label order
 
 # One colour a class for masks and overlays. Garments take the hues apart in brightness too, grounds their own pale or

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from groupvit_jax.data.scene_looks import GROUNDS, OBJECTS, THINGS, UPRIGHT
+from groupvit_jax.drawn.looks import GROUNDS, OBJECTS, THINGS, UPRIGHT
 
 VISIBLE = 0.015  # share of the canvas below which a class counts as not visible and goes unnamed
 

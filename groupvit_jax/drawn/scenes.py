@@ -8,11 +8,11 @@ import functools
 
 import numpy as np
 
-from groupvit_jax.data import scene_files
-from groupvit_jax.data.scene_canvas import VISIBLE, Canvas
-from groupvit_jax.data.scene_captions import caption
-from groupvit_jax.data.scene_files import Scene
-from groupvit_jax.data.scene_looks import BACKGROUNDS, CLASSES, OBJECTS, PALETTE
+from groupvit_jax.drawn import shards
+from groupvit_jax.drawn.canvas import VISIBLE, Canvas
+from groupvit_jax.drawn.captions import caption
+from groupvit_jax.drawn.looks import BACKGROUNDS, CLASSES, OBJECTS, PALETTE
+from groupvit_jax.drawn.shards import Scene
 
 _SPLITS = ("train", "val")  # part of the random seed, so that the two never share a scene
 _VERSION = 1  # raise it whenever the same (seed, index) would give another scene
@@ -74,7 +74,7 @@ def _caption(rng, names, kinds, all_named):
 
 
 def write(output, train, val, seed=0, size=64, shuffle=False, shard_size=1000, workers=None):
-    """Writes scenes as data sets lie on disk, see `scene_files.write`.
+    """Writes scenes as data sets lie on disk, see `shards.write`.
 
     Args:
         output: folder, new, empty, or begun by a call with the same parameters.
@@ -89,4 +89,4 @@ def write(output, train, val, seed=0, size=64, shuffle=False, shard_size=1000, w
     """
     wanted = {"version": _VERSION, "train": train, "val": val, "seed": seed, "size": size, "shuffle": shuffle,
               "shard_size": shard_size}
-    scene_files.write(output, "scenes", functools.partial(draw, seed, size=size), wanted, PALETTE.values(), workers)
+    shards.write(output, "scenes", functools.partial(draw, seed, size=size), wanted, PALETTE.values(), workers)

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from groupvit_jax.data import idx, scene_files
-from groupvit_jax.data.fashion_looks import CLASSES, GROUNDS, ITEMS, PALETTE
-from groupvit_jax.data.scene_canvas import VISIBLE, Canvas
-from groupvit_jax.data.scene_captions import caption
-from groupvit_jax.data.scene_files import Scene
 from groupvit_jax.data.tar import write_tar
+from groupvit_jax.drawn import idx, shards
+from groupvit_jax.drawn.canvas import VISIBLE, Canvas
+from groupvit_jax.drawn.captions import caption
+from groupvit_jax.drawn.fashion_looks import CLASSES, GROUNDS, ITEMS, PALETTE
+from groupvit_jax.drawn.shards import Scene
 from groupvit_jax.errors import InputError
 
 SOURCE = "/usr/share/datasets/fashion-mnist"  # of Debian's and Ubuntu's package
@@ -164,7 +164,7 @@ def single(photo, size):
 
 
 def write(output, source=SOURCE, train=24000, val=500, seed=0, size=96, shuffle=False, shard_size=1000, workers=None):
-    """Writes fashion scenes as data sets lie on disk, see `scene_files.write`, and the single test photographs.
+    """Writes fashion scenes as data sets lie on disk, see `shards.write`, and the single test photographs.
 
     `output/singles/singles-00000.tar`, ...: every test photograph alone, `key.png` as large as a scene, and `key.cls`,
     the index into ITEMS in ASCII.
@@ -187,7 +187,7 @@ def write(output, source=SOURCE, train=24000, val=500, seed=0, size=96, shuffle=
     number = len(both[1].labels)
     singles = [(f"singles/singles-{i:05d}.tar", _write_singles, source, size, first, min(first + shard_size, number))
                for i, first in enumerate(range(0, number, max(shard_size, 1)))]
-    scene_files.write(output, "fashion", functools.partial(draw, source, seed, size=size), wanted, PALETTE.values(),
+    shards.write(output, "fashion", functools.partial(draw, source, seed, size=size), wanted, PALETTE.values(),
                       workers, singles)
 
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 import groupvit_jax
-from groupvit_jax.data import scene_files, scenes
-from groupvit_jax.data.scene_canvas import Canvas
-from groupvit_jax.data.scene_captions import caption, plural
-from groupvit_jax.data.scene_looks import PALETTE
 from groupvit_jax.data.tar_source import TarSource
+from groupvit_jax.drawn import scenes, shards
+from groupvit_jax.drawn.canvas import Canvas
+from groupvit_jax.drawn.captions import caption, plural
+from groupvit_jax.drawn.looks import PALETTE
 from groupvit_jax.errors import InputError
 
 SINGULAR = {plural(name): name for name in scenes.OBJECTS} | {name: name for name in scenes.CLASSES}
@@ -206,7 +206,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(scene_files, "write_tar", full)
+        patched.setattr(shards, "write_tar", full)
         with pytest.raises(InputError, match="No space left on device.*free some space"):
             scenes.write(tmp_path / "s", train=4, val=1, workers=1)
     scenes.write(tmp_path / "s", train=4, val=1, workers=1)

@@ -6,7 +6,7 @@ import fashion_files
 import numpy as np
 import pytest
 
-from groupvit_jax.data import idx
+from groupvit_jax.drawn import idx
 from groupvit_jax.errors import InputError
 
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)

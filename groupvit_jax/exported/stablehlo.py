@@ -19,10 +19,11 @@ import jax
 import numpy as np
 from jax import export as jax_export
 
+from groupvit_jax.exported import programs, stablehlo_load
+from groupvit_jax.exported.proof_programs import compare
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import huggingface, programs, stablehlo_load
+from groupvit_jax.interop import huggingface
 from groupvit_jax.interop.proof import Difference
-from groupvit_jax.interop.proof_programs import compare
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 WEIGHTS = "weights.npz"

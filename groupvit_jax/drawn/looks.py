@@ -7,7 +7,7 @@ Colours are float32 in 0..255. Lengths are shares of the canvas, so a picture lo
 
 import numpy as np
 
-from groupvit_jax.data.textures import TAU, capsule, dots, ellipse, mix, noise, rgb, wave
+from groupvit_jax.drawn.textures import TAU, capsule, dots, ellipse, mix, noise, rgb, wave
 
 # ---------------------------------------------------------------- grounds: (rng, n) -> colours [n n 3]
 

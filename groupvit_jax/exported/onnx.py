@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from groupvit_jax.errors import InputError
+from groupvit_jax.exported import programs
+from groupvit_jax.exported.proof_programs import compare
 from groupvit_jax.inference import Model
-from groupvit_jax.interop import huggingface, programs
+from groupvit_jax.interop import huggingface
 from groupvit_jax.interop.proof import Difference
-from groupvit_jax.interop.proof_programs import compare
 from groupvit_jax.models.attention import portable
 
 OPSET = 20  # the first with Gelu; many runtimes do not have the newest
