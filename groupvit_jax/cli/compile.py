@@ -1,7 +1,12 @@
-"""groupvit compile --config=FILE --topology=v5e:8x8 [--output=F.json]: the training step for a pod that is not there.
+"""Compiles the training step for TPUs that are not here.
 
-Says whether it fits, what it moves and what the compiler thinks it costs. With --output also writes the numbers as JSON
-and, beside them, the exported step: F.stablehlo, which `jax.export.deserialize` reads.
+    groupvit compile --config=configs/base.py --topology=v5e:8x8
+    groupvit compile --config=configs/base.py --topology=v4:2x2x4 \\
+        --output=step.json
+
+Says whether it fits, what it moves and what the compiler thinks it costs.
+With --output also writes the numbers as JSON and, beside them, the exported
+step: F.stablehlo, which `jax.export.deserialize` reads. Takes minutes.
 """
 
 import json

@@ -1,6 +1,10 @@
-"""groupvit data convert --dataset=pairs|voc|... --data=TARS_OR_ROOT --output=DIR: a TFDS data set from tars or folders.
+"""Makes a TFDS data set from tars or folders.
 
-It goes to DIR/NAME/1.0.0, ArrayRecord files that TFDS opens without this package; TensorFlow is not needed.
+    groupvit data convert --data="data/gcc3m/*.tar" --output=tfds
+    groupvit data convert --dataset=voc --data=data --output=tfds
+
+It goes to DIR/NAME/1.0.0, ArrayRecord files that TFDS opens without this
+package; TensorFlow is not needed.
 """
 
 from absl import flags

@@ -1,5 +1,11 @@
-"""groupvit data fashion --output=DIR: composes scenes from Fashion-MNIST's photographs: training tars, a validation set
-from the test photographs, and every test photograph alone."""
+"""Composes captioned scenes from Fashion-MNIST.
+
+    groupvit data fashion --output=runs/fashion
+    groupvit data fashion --output=runs/fashion --source=fashion-mnist
+
+Training tars, a validation set from the test photographs, and every test
+photograph alone. The files come by `apt install dataset-fashion-mnist`.
+"""
 
 from absl import flags
 

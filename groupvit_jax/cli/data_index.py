@@ -1,6 +1,11 @@
-"""groupvit data index --data=PATTERN [--data=PATTERN ...] [--prompts]: indexes tars before training, with their words.
+"""Indexes tars of pictures and captions before training.
 
-PATTERN is a tar, a folder of tars, a glob or braces, local or a URL: "gs://bucket/cc3m/{00000..00331}.tar".
+    groupvit data index --data="data/gcc3m/*.tar" --prompts
+    groupvit data index --data="gs://bucket/cc3m/{00000..00331}.tar"
+
+PATH is a tar, a folder of tars, a glob or braces, local or a URL, in quotes.
+--prompts also finds the words of each caption that prompts are made of.
+Training indexes what is not indexed yet.
 """
 
 import os

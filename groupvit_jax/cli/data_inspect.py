@@ -1,4 +1,11 @@
-"""groupvit data inspect --config=FILE [--samples=N --output=DIR]: what a run would train on, before it does."""
+"""Shows what a run would train on, before it does.
+
+    groupvit data inspect --config=configs/scenes.py
+    groupvit data inspect --config=configs/scenes.py --samples=200 --output=out
+
+Reads the first samples as training would: what is left out, how large the
+pictures are, how long captions are, and what to set for it.
+"""
 
 import pathlib
 

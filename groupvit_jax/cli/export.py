@@ -1,4 +1,14 @@
-"""groupvit export --checkpoint=P --format=hf|nvlabs|stablehlo|onnx --output=D: a model for others, checked."""
+"""Writes a model for PyTorch, JAX or ONNX, checked.
+
+    groupvit export --checkpoint=runs/quickstart --format=hf --output=out/hf
+    groupvit export --checkpoint=runs/quickstart --format=nvlabs \\
+        --output=out/weights.pth
+    groupvit export --checkpoint=runs/quickstart --format=onnx \\
+        --output=out/onnx
+
+Runs what it wrote beside the model, prints the differences, and keeps
+nothing if they are too large.
+"""
 
 import pathlib
 import re

@@ -1,4 +1,12 @@
-"""groupvit import --source=P --output=DIR: PyTorch weights to a model of this code, checked by comparing outputs."""
+"""Makes a model of PyTorch weights, checked by comparing.
+
+    groupvit import --source=weights/gcc-yfcc --output=runs/released
+    groupvit import --source=group_vit_gcc_yfcc_30e-879422e0.pth \\
+        --output=runs/released
+
+--checkpoint takes such weights as they are, too; what is imported has been
+held to PyTorch's outputs, names what it leaves out, and loads faster.
+"""
 
 import re
 

@@ -1,4 +1,14 @@
-"""groupvit segment --checkpoint=P --images=GLOB --classes="cat,sofa" --output=DIR: one's own images and words."""
+"""Labels your own pictures with your own words.
+
+    groupvit segment --checkpoint=runs/quickstart --images="photos/*.jpg" \\
+        --classes="zebra,grass,night sky" --output=out
+    groupvit segment --checkpoint=runs/quickstart --images=photo.jpg \\
+        --classes="zebra; horse,grass" --background --output=out
+
+Commas divide classes, semicolons several names for one. Writes for each
+picture its segments with their names over it, the label map as a PNG, and
+every class's area as JSON.
+"""
 
 import glob
 import io
@@ -8,8 +18,6 @@ import pathlib
 
 from absl import flags
 
-from groupvit_jax import viz
-from groupvit_jax.cli.own_images import output_names, read
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -29,6 +37,8 @@ class BackgroundParser(flags.ArgumentParser):
 
 
 def define_flags() -> None:
+    from groupvit_jax import viz  # here, so that other verbs do not wait for OpenCV
+
     flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
                         "model, a Hugging Face folder, a .safetensors or a .pth")
     flags.DEFINE_string("images", None, "an image, or a quoted glob of images")
@@ -45,12 +55,15 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not (FLAGS.checkpoint and FLAGS.images and FLAGS.classes and FLAGS.output):
         raise InputError('usage: groupvit segment --checkpoint=DIR --images="*.jpg" --classes="cat,sofa" --output=DIR')
+    from groupvit_jax import viz
+
     if unknown := set(FLAGS.views or [""]) - set(viz.VIEWS):
         raise InputError(f"--views has {sorted(unknown)[0]!r}: choose among {','.join(viz.VIEWS)}")
     paths = sorted(filter(os.path.isfile, glob.glob(FLAGS.images, recursive=True)))
     if not paths:
         raise InputError(f"--images={FLAGS.images} matches no file: quote the glob and check the folder")
     from groupvit_jax import files, inference
+    from groupvit_jax.cli.own_images import output_names, read
     from groupvit_jax.writer import Progress
 
     inference.class_words(FLAGS.classes)

@@ -1,8 +1,16 @@
-"""groupvit train --config=FILE --workdir=DIR: trains; run again, it goes on where it stopped.
+"""Trains a model on pictures with captions, or goes on.
 
-groupvit train --config=FILE --workdir=DIR --config.seeds=(0,1,2): once with each seed, in DIR/seed-0 and so on.
+    groupvit train --config=configs/scenes.py --workdir=runs/first
+    groupvit train --config=configs/scenes.py --workdir=runs/first \\
+        --config.train.steps=200 --config.data.batch=64
+    groupvit train --config=configs/scenes.py --workdir=runs/seeds \\
+        --config.seeds="(0,1,2)"
+    groupvit train --config=configs/gcc_yfcc_30e.py --dry_run
 
-groupvit train --config=FILE --dry_run: says what that would be, and does nothing.
+--config is a Python file; configs/base.py lists every field with its unit,
+and --config.FIELD=VALUE changes one. The same command again goes on where the
+run stopped. With config.seeds it trains once with each, in DIR/seed-0 and so
+on. --dry_run says how large and how long the run would be, and does nothing.
 """
 
 from absl import flags, logging
