@@ -36,28 +36,6 @@ def picture(path, width=40, height=32, seed=0):
     return image
 
 
-# ---------------------------------------------------------------- help
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (["--help"], ["usage: groupvit {train|eval|segment|import|export|compile|data scenes|"]),
-    (["train", "--help"], ["groupvit train --config=FILE --workdir=DIR", "--config.a.b=value", "--[no]dry_run:"]),
-    (["eval", "--help"], ["groupvit eval --checkpoint=P", "--data_root:", "JSON file"]),
-    (["segment", "-h"], ["groupvit segment --checkpoint=P", "--[no]background:", "quoted glob", "input_pred_label (and",
-                         "(default: 'input_pred_label,labels,areas')"]),
-    (["import", "--help"], ["groupvit import --source=P", "--heads:", "--verify:", "(default: 'on')"]),
-    (["export", "--help"], ["groupvit export --checkpoint=P", "--format:", "hf|nvlabs|stablehlo|onnx"]),
-    (["data", "--help"], ["data scenes|data fashion|data index|data inspect|data convert"]),
-    (["data", "scenes", "--help"], ["groupvit data scenes --output=DIR", "--[no]shuffle:", "(default: '16000')"]),
-    (["data", "fashion", "--help"], ["groupvit data fashion --output=DIR", "--source:", "dataset-fashion-mnist"]),
-    (["data", "inspect", "--help"], ["groupvit data inspect --config=FILE", "--output:", "--samples:"]),
-])  # fmt: skip
-def test_help_shows_the_verbs_own_flags_and_nothing_else(groupvit, arguments, words):
-    done = groupvit(*arguments)
-    assert done.code == 0 and done.err == "" and all(word in done.out for word in words)
-    assert "logtostderr" not in done.out and "groupvit_jax." not in done.out
-
-
 # ---------------------------------------------------------------- data
 
 
