@@ -9,6 +9,7 @@ import traceback
 
 from absl import flags
 
+from groupvit_jax.cli import suggestions
 from groupvit_jax.errors import InputError
 
 
@@ -23,7 +24,10 @@ def parse(argv: list[str]) -> list[str]:
     if recipe is not None:
         file = pathlib.Path(recipe.partition(":")[0])
         if not file.is_file():
-            raise InputError(f"--config={recipe}: no such file; configs/ has some, as configs/scenes.py")
+            raise InputError(f"--config={recipe}: no such file; {suggestions.other_file(file)}")
+        if file.suffix != ".py":
+            raise InputError(f"--config={recipe}: a configuration is a file of Python, as configs/scenes.py; copy that "
+                             "one and set its fields")
         # Where its `from configs import base` is looked for: beside its folder, and here.
         sys.path[:0] = [str(file.absolute().parent.parent), os.getcwd()]
     try:
@@ -64,30 +68,47 @@ def mistake(error: BaseException, argv: list[str], recipe: str | None) -> str:
     if "is not supported for overriding" in str(error):
         return (f"{unsupported(argv, str(error))}: a list of sections is not given as a whole; set its parts, as "
                 "--config.data.train[0].path=P, or write a configuration file")
+    if after := re.match(r"Flag (--\S+) is provided after (--\S+)", str(error)):  # a section after its fields
+        return f"{after[1]} is a section, not given as a whole: set its fields, as {after[2]}=VALUE"
     if "--config." in str(error):  # a value that cannot become the field's type
-        return f"{error}; configs/base.py shows what kind of value each field has"
+        return f"{wrong_value(str(error))}; configs/base.py shows what kind of value each field has"
     if "whilst parsing config file" in str(error):  # quotes a traceback
         return f"--config={recipe}: {said(root)}; mend the file"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return suggestions.other_flag(error, argv[0])
     if isinstance(error, flags.Error):
-        return str(error).replace(" ?", "?").rstrip(".") + f"; `groupvit {argv[0]} --help` lists the flags"
+        return f"{wrong_value(str(error))}; `groupvit {argv[0]} --help` lists the flags"
     if unknown := recipe and unknown_override(argv, recipe):
-        return f"{unknown}: the configuration has no such field; configs/base.py lists all"
+        return unknown
     return f"--config={recipe}: {said(error)}; mend the file or the overrides"
 
 
+def wrong_value(message: str) -> str:
+    """absl's message about a flag's value, with what would be one."""
+    if given := re.fullmatch(r"Missing value for flag (--\S+)", message):
+        return f"{given[1]} has no value: write {given[1]}=VALUE"
+    message = message.removeprefix("flag ").rstrip(".")
+    kinds = {"invalid literal for int": "give a whole number", "convert string to float": "give a number",
+             "Non-boolean argument": "give True or False", "is not a positive": "give 1 or more"}
+    for words, wanted in kinds.items():
+        message = re.sub(rf"(?<=: ).*{words}.*", wanted, message)
+    return re.sub(r"value should be one of <(.*)>", r"choose one of \1", message)
+
+
 def unknown_override(argv: list[str], recipe: str) -> str | None:
-    """The first override whose field the configuration does not have."""
+    """About the first override whose field the configuration does not have."""
     from ml_collections.config_flags import config_path
 
     file, _, variant = recipe.partition(":")
     for arg in argv:
-        name = arg.partition("=")[0].lstrip("-")
+        name = arg.partition("=")[0].lstrip("-").removeprefix("config.")
+        if not arg.lstrip("-").startswith("config."):
+            continue
+        config = runpy.run_path(file)["get_config"](*[variant] if variant else [])
         try:
-            if arg.startswith("-") and name.startswith("config."):
-                config = runpy.run_path(file)["get_config"](*[variant] if variant else [])
-                config_path.get_value(name.removeprefix("config."), config)
+            config_path.get_value(name, config)
         except Exception:  # a wrong path raises whatever the object on its way does
-            return arg
+            return f"{arg}: the configuration has no such field; {suggestions.other_field(name, config)}"
     return None
 
 

@@ -16,7 +16,7 @@ PACKAGE = str(pathlib.Path(__file__).parent.parent)
 def run(argv: list[str]) -> None:
     """Runs `groupvit ARGV...`; raises InputError for what the user got wrong."""
     if not argv:
-        raise InputError("usage: groupvit VERB --flags; groupvit --help lists the verbs")
+        raise InputError("usage: groupvit VERB --flags; groupvit --help lists the commands")
     if answer := asked(argv):
         print(answer)
         return

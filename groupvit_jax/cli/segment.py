@@ -52,13 +52,34 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "folder to write NAME.VIEW.png and NAME.areas.json to")
 
 
+def check_classes(classes: list[str], background: bool) -> None:
+    """InputError for what can hardly have been meant, and for empty names."""
+    from groupvit_jax import inference
+
+    one = classes[0] if len(classes) == 1 else ""
+    if one and pathlib.Path(one).is_file():
+        raise InputError(f"--classes={one} is a file: give the words, as --classes=\"cat,sofa\"; of a file with one a "
+                         f"line they are --classes=\"$(paste -sd, {one})\"")
+    if " " in one and ";" not in one and not background:
+        raise InputError(f"--classes={one!r} is one class, and every pixel would be it: divide several by commas, as "
+                         f"{','.join(one.split())!r}, or add --background")
+    inference.class_words(classes)
+
+
 def main(rest: list[str]) -> None:
+    if rest and FLAGS.images:  # what the shell made of a glob
+        raise InputError(f"segment takes no argument {rest[0]!r}: quote the glob, as --images=\"photos/*.jpg\"")
     if rest or not (FLAGS.checkpoint and FLAGS.images and FLAGS.classes and FLAGS.output):
         raise InputError('usage: groupvit segment --checkpoint=DIR --images="*.jpg" --classes="cat,sofa" --output=DIR')
     from groupvit_jax import viz
 
     if unknown := set(FLAGS.views or [""]) - set(viz.VIEWS):
         raise InputError(f"--views has {sorted(unknown)[0]!r}: choose among {','.join(viz.VIEWS)}")
+    if pathlib.Path(FLAGS.images).is_dir():
+        raise InputError(f"--images={FLAGS.images} is a folder, which matches no file: say which of its pictures, in "
+                         f"quotes, as --images=\"{FLAGS.images.rstrip('/')}/*.jpg\"")
+    if pathlib.Path(FLAGS.output).is_file():
+        raise InputError(f"--output={FLAGS.output} is a file: choose another place, a folder to write pictures to")
     paths = sorted(filter(os.path.isfile, glob.glob(FLAGS.images, recursive=True)))
     if not paths:
         raise InputError(f"--images={FLAGS.images} matches no file: quote the glob and check the folder")
@@ -66,7 +87,7 @@ def main(rest: list[str]) -> None:
     from groupvit_jax.cli.own_images import output_names, read
     from groupvit_jax.writer import Progress
 
-    inference.class_words(FLAGS.classes)
+    check_classes(FLAGS.classes, bool(FLAGS.background))
     model = inference.load(FLAGS.checkpoint)
     with Progress("segment", len(paths), "images") as progress:
         for path, name in zip(paths, output_names(paths)):

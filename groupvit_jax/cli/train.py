@@ -37,7 +37,7 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest:
         raise InputError(f"train takes no argument {rest[0]!r}: write --config=FILE --workdir=DIR")
-    if FLAGS.config is None or FLAGS.workdir is None and not FLAGS.dry_run:
+    if FLAGS.config is None or not FLAGS.workdir and not FLAGS.dry_run:
         raise InputError("train needs --config=FILE and --workdir=DIR, as in "
                          "groupvit train --config=configs/scenes.py --workdir=runs/first")
     if FLAGS.images_per_second and not FLAGS.dry_run:

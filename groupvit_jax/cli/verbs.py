@@ -41,23 +41,24 @@ def find(name: str) -> ModuleType:
     if name in VERBS:
         return VERBS[name]
     if name.startswith("-"):
-        raise InputError(f"{name!r} comes after a command; usage: groupvit VERB --flags, as in groupvit train "
-                         "--config=configs/scenes.py --workdir=runs/first; groupvit --help lists the commands")
+        raise InputError(f"{name!r} is no command, but comes after one; usage: groupvit VERB --flags, as in "
+                         "groupvit train --config=configs/scenes.py --workdir=runs/first; groupvit --help lists the "
+                         "commands")
     if name == "data":
         raise InputError(f"unknown command 'data': give one of {'|'.join(GROUPS['data'])}; groupvit data --help says "
                          "what they do")
-    if name.startswith("data "):
-        raise InputError(f"unknown command {name!r}{meant(name, GROUPS['data'])}; there are "
-                         f"{', '.join(GROUPS['data'])}")
-    raise InputError(f"unknown command {name!r}{meant(name, VERBS)}; groupvit --help lists the commands, "
-                     "groupvit VERB --help the flags of one")
+    known = GROUPS["data"] if name.startswith("data ") else VERBS
+    lists = f"groupvit{' data' * (known is not VERBS)} --help lists the commands, groupvit VERB --help the flags of one"
+    if near := nearest(name, known):
+        raise InputError(f"unknown command {name!r}: did you mean {near}? {lists}")
+    raise InputError(f"unknown command {name!r}: there are {', '.join(known)}; {lists}")
 
 
-def meant(name: str, names) -> str:
-    """": did you mean ...?" for what is like one of the names, or else nothing."""
-    tails = {known.rpartition(" ")[2]: known for known in names}  # scenes: data scenes
-    near = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(name.rpartition(" ")[2], tails, 1)
-    return f": did you mean {tails.get(near[0], near[0])}?" if near else ""
+def nearest(name: str, known) -> str | None:
+    """The verb that is spelled like this, whether or not "data" was said."""
+    last = {verb.rpartition(" ")[2]: verb for verb in known}
+    near = difflib.get_close_matches(name.rpartition(" ")[2].lower(), last, 1)
+    return last[near[0]] if near else None
 
 
 def flags_of(module: ModuleType) -> list[flags.Flag]:

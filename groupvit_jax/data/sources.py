@@ -8,8 +8,10 @@ together and are best read together; `prefetch(i)` says that one will be needed.
 pickling.
 """
 
+import glob
 import hashlib
 import json
+import os
 from collections import Counter
 
 from groupvit_jax.data import captions
@@ -19,6 +21,7 @@ from groupvit_jax.data.tar_source import TarSource
 from groupvit_jax.errors import InputError
 
 KINDS = ("tar", "array_record", "tfds")
+MADE = ("scenes", "fashion")  # sets that a verb of this name makes
 Source = TarSource | RecordSource | TfdsSource
 
 
@@ -39,6 +42,13 @@ def open_sources(config, make_indexes: bool = True) -> list[Source]:
         if (entry.weight > 0) != (config.train[0].weight > 0):
             raise InputError("config.data.train: give all sets a weight, or all 0 for their lengths; leave out a set "
                              "that is not to be drawn")
+        if not entry.path:
+            raise InputError(f"config.data.train: set {entry.name!r} has no path: say where its pairs are, as "
+                             f'--config.data.train[{len(sources)}].path="data/*.tar"')
+        if entry.source == "tar" and entry.name in MADE and "*" in entry.path and not glob.glob(entry.path):
+            raise InputError(f"no tar at {entry.path}: `groupvit data {entry.name} "
+                             f"--output={os.path.dirname(entry.path) or '.'}` makes them, or set "
+                             f"--config.data.train[{len(sources)}].path to where they are")
         if entry.source == "tar":
             source = TarSource(entry.path, True, cache_bytes=config.cache << 20, make_indexes=make_indexes)
         else:

@@ -47,7 +47,8 @@ def write(output, name, draw, wanted, colours, workers=None, more=()):
     output = Path(output)
     train, val, shard = wanted["train"], wanted["val"], wanted["shard_size"]
     if min(train, val, wanted["seed"]) < 0 or wanted["size"] < 16 or shard < 1:
-        raise InputError(f"{name} need train, val, seed >= 0, size >= 16 and shard_size >= 1, not {wanted}")
+        found = ", ".join(f"{field}={wanted[field]}" for field in ("train", "val", "seed", "size", "shard_size"))
+        raise InputError(f"{name} need train, val, seed >= 0, size >= 16 and shard_size >= 1, not {found}")
     try:
         _claim(output, name, wanted)
         tars = [(f"train-{i:05d}.tar", _write_train, draw, wanted["shuffle"], first, min(first + shard, train))

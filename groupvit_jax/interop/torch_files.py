@@ -44,7 +44,7 @@ def read(path: str | os.PathLike) -> Any:
         if start.startswith(b"PK\x03\x04"):
             return _read_zip(file, opened)
         if start[257:262] == b"ustar":
-            raise InputError(f"{path} is of PyTorch before 0.2 or another tar: {_RESAVE}")
+            raise InputError(f"{path} is a tar and no model, unless of PyTorch before 0.2: then {_RESAVE}")
         if _MAGIC in start[:32]:
             return _read_legacy(file, opened)
     raise InputError(f"{path} {_NOT_ONE}")

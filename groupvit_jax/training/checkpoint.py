@@ -273,6 +273,9 @@ def find(path: str) -> tuple[pathlib.Path, list[int]] | tuple[None, None]:
         raise InputError(f"--checkpoint={path}: there is no such step; there are {', '.join(map(str, steps))}")
     if not steps and reading.is_weights(path):
         return None, None
+    if not steps and (directory.parent / "metrics.jsonl").is_file():
+        raise InputError(f"--checkpoint={path}: the --workdir of a training run that has saved no checkpoint yet: "
+                         "start it again, or set --config.checkpoint.every to fewer steps")
     if not steps:
         raise InputError(f"--checkpoint={path}: no checkpoint there; give the --workdir of a training run (a folder "
                          "with checkpoints/STEP in it), a Hugging Face folder, a .safetensors or a .pth")
