@@ -114,7 +114,7 @@ def test_a_variant_of_a_configuration_that_has_none(groupvit, refused, tmp_path)
     ("--config.data.bach=1", ["no such field"]),
     ("--config.data.batch.x=1", ["no such field"]),
     ("--config.data.train[4].path=x", ["no such field"]),
-    ("--config.data.batch=many", ["invalid literal"]),
+    ("--config.data.batch=many", ["give a whole number"]),
     ("--config.optim=5", ["not a dict"]),
 ])  # fmt: skip
 def test_an_override_that_does_not_fit(train, refused, override, words):
