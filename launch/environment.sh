@@ -1,8 +1,9 @@
-# Sourced by the other scripts: goes to the repository's root and makes .venv with what setup.py asks for.
+# Sourced by the other scripts: goes to the repository's root and makes .venv with what setup.py asks for, in the
+# versions of launch/constraints.txt.
 # usage: environment [EXTRA]
 # shellcheck shell=bash
 environment() {
-  local extra="${1:-}" python stamp
+  local extra="${1:-}" python stamp versions
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
   if [ ! -x .venv/bin/pip ]; then
     for python in python3 python3.13 python3.12 python3.11 none; do
@@ -15,10 +16,12 @@ environment() {
     "$python" -m venv --clear .venv
   fi
   stamp=".venv/installed-${extra:-core}"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$(cksum setup.py)" ]; then
+  versions=$(cat setup.py launch/constraints.txt | cksum)
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$versions" ]; then
     echo "installing into .venv (a minute or two the first time)"
-    .venv/bin/pip install --quiet --disable-pip-version-check --editable ".${extra:+[$extra]}"
-    cksum setup.py > "$stamp"
+    .venv/bin/pip install --quiet --disable-pip-version-check --constraint launch/constraints.txt \
+      --editable ".${extra:+[$extra]}"
+    echo "$versions" > "$stamp"
   fi
   PATH="$PWD/.venv/bin:$PATH"
 }

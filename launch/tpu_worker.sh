@@ -60,7 +60,7 @@ fetch() {
 # uv installs a standalone Python in seconds, without root or a package archive that may be gone when the image is old.
 install() {
   local uv=$home/bin/uv stamp
-  stamp="$python $(cat code/setup.py code/launch/requirements-tpu.txt | cksum)"
+  stamp="$python $(cat code/setup.py code/launch/constraints.txt | cksum)"
   if [ -x venv/bin/groupvit ] && [ "$(cat installed 2>/dev/null)" = "$stamp" ]; then
     return
   fi
@@ -69,8 +69,8 @@ install() {
     curl -LsSf "https://astral.sh/uv/$uv_version/install.sh" | UV_UNMANAGED_INSTALL="$home/bin" sh
   fi
   "$uv" venv --quiet --clear --python "$python" venv
-  "$uv" pip install --quiet --python venv/bin/python --requirement code/launch/requirements-tpu.txt
-  "$uv" pip install --quiet --python venv/bin/python --no-deps --editable code
+  "$uv" pip install --quiet --python venv/bin/python \
+    --constraint code/launch/constraints.txt --editable "code[tpu]" gcsfs # which reads data from gs://
   echo "$stamp" > installed
 }
 

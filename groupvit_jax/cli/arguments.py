@@ -10,6 +10,7 @@ import traceback
 from absl import flags
 
 from groupvit_jax.cli import suggestions
+from groupvit_jax.cli.suggestions import RECIPES
 from groupvit_jax.errors import InputError
 
 
@@ -19,17 +20,15 @@ def parse(argv: list[str]) -> list[str]:
     Raises InputError for unknown flags, wrong values, and a --config that cannot be had or overridden so.
     """
     argv = [re.sub(r"^--?config\.init_from(?==|$)", "--config.init_from.path", arg) for arg in argv]  # the short form
-    sys.argv = ["groupvit", *argv]  # where ml_collections looks for overrides
     recipe = config_flag(argv) if "config" in flags.FLAGS else None
     if recipe is not None:
-        file = pathlib.Path(recipe.partition(":")[0])
-        if not file.is_file():
-            raise InputError(f"--config={recipe}: no such file; {suggestions.other_file(file)}")
-        if file.suffix != ".py":
-            raise InputError(f"--config={recipe}: a configuration is a file of Python, as configs/scenes.py; copy that "
-                             "one and set its fields")
-        # Where its `from configs import base` is looked for: beside its folder, and here.
-        sys.path[:0] = [str(file.absolute().parent.parent), os.getcwd()]
+        given, recipe = recipe, locate(recipe)
+        argv = [arg.replace(given, recipe) if arg in (given, f"--config={given}", f"-config={given}") else arg
+                for arg in argv]
+        # Where its `from configs import base` is looked for: beside its folder, here, and with the package.
+        sys.path[:0] = [str(pathlib.Path(recipe.partition(":")[0]).absolute().parent.parent), os.getcwd()]
+        sys.path.append(str(RECIPES))
+    sys.argv = ["groupvit", *argv]  # where ml_collections looks for overrides
     try:
         rest = flags.FLAGS(["groupvit " + argv[0], *argv[1:]])[1:]
         complete = recipe is None or hasattr(flags.FLAGS.config, "model")
@@ -48,6 +47,18 @@ def config_flag(argv: list[str]) -> str | None:
         if name in ("--config", "-config"):
             return value if equals else following
     return None
+
+
+def locate(recipe: str) -> str:
+    """FILE[:VARIANT] of a recipe -> the same, where there is such a file: here, or else among those of the package."""
+    for place in (recipe, str(RECIPES / recipe)):
+        file = pathlib.Path(place.partition(":")[0])
+        if file.is_file() and file.suffix != ".py":
+            raise InputError(f"--config={recipe}: a configuration is a file of Python, as configs/scenes.py; copy that "
+                             "one and set its fields")
+        if file.is_file():
+            return place
+    raise InputError(f"--config={recipe}: no such file; {suggestions.other_file(file)}")
 
 
 def mistake(error: BaseException, argv: list[str], recipe: str | None) -> str:

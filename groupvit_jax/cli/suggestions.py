@@ -8,15 +8,17 @@ import runpy
 from absl import flags
 from ml_collections import ConfigDict
 
+PACKAGE = pathlib.Path(__file__).parent.parent
+# Where configs/ lies: in the package of a wheel (setup.py), beside that of a checkout.
+RECIPES = PACKAGE / "recipes" if (PACKAGE / "recipes").is_dir() else PACKAGE.parent
+
 
 def other_file(file: pathlib.Path) -> str:
     """What to give in place of a configuration that is not there."""
-    there = sorted(pathlib.Path("configs").glob("[!_]*.py"))
+    there = sorted((RECIPES / "configs").glob("[!_]*.py"))
     if near := difflib.get_close_matches(file.stem, [path.stem for path in there], 1):
         return f"did you mean configs/{near[0]}.py?"
-    if there:
-        return f"configs/ has {', '.join(path.name for path in there)}: take one, as configs/scenes.py"
-    return "a clone of the repository has some, as configs/scenes.py, and this folder is none"
+    return f"configs/ has {', '.join(path.name for path in there)}: take one, as configs/scenes.py"
 
 
 def other_flag(error: flags.UnrecognizedFlagError, verb: str) -> str:
@@ -32,9 +34,8 @@ def other_flag(error: flags.UnrecognizedFlagError, verb: str) -> str:
 
 
 def base_fields() -> list[str]:
-    """The dotted names of configs/base.py, if it is in this folder."""
-    file = pathlib.Path("configs/base.py")
-    return fields_of(runpy.run_path(str(file))["get_config"]()) if file.is_file() else []
+    """The dotted names of configs/base.py."""
+    return fields_of(runpy.run_path(str(RECIPES / "configs" / "base.py"))["get_config"]())
 
 
 def fields_of(config: ConfigDict) -> list[str]:

@@ -83,7 +83,7 @@ class Bench:
         for name, text in TOOLS.items():
             (folder / "bin" / name).write_text("#!/usr/bin/env bash\n" + text)
             (folder / "bin" / name).chmod(0o755)
-        for file in [*(ROOT / "launch").glob("*.sh"), ROOT / "launch/requirements-tpu.txt"]:
+        for file in [*(ROOT / "launch").glob("*.sh"), ROOT / "launch/constraints.txt"]:
             shutil.copy(file, self.checkout / "launch")
         (self.checkout / "setup.py").write_text("")
         (self.checkout / "configs/tiny.py").write_text("")

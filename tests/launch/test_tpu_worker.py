@@ -12,12 +12,11 @@ def installs(bench) -> list[str]:
 
 def test_setup_installs_a_python_and_the_pinned_requirements_on_every_worker(bench):
     bench.set_up()
-    one = installs(bench)[:4]
+    one = installs(bench)[:3]
     assert one[0].startswith("curl") and "astral.sh/uv/0." in one[0]
     assert one[1] == "uv venv --quiet --clear --python 3.12 venv"
-    assert one[2].endswith("--requirement code/launch/requirements-tpu.txt")
-    assert one[3].endswith("--no-deps --editable code")
-    assert sorted(installs(bench)[4:]) == sorted(one)
+    assert one[2].endswith("--constraint code/launch/constraints.txt --editable code[tpu] gcsfs")
+    assert sorted(installs(bench)[3:]) == sorted(one)
     assert bench.tpu("setup").out.splitlines() == [
         f"w-{i} is set up: Python 3.12.0, a copy of the operator's checkout" for i in (0, 1)]
 
@@ -34,10 +33,10 @@ def test_setup_again_brings_the_new_code_and_installs_nothing(bench):
 
 def test_setup_with_other_requirements_installs_them(bench):
     bench.set_up()
-    (bench.checkout / "launch/requirements-tpu.txt").write_text("jax==0.10.3\n")
+    (bench.checkout / "launch/constraints.txt").write_text("jax==0.10.3\n")
     before = len(installs(bench))
     assert bench.tpu("setup").code == 0
-    assert len(installs(bench)) == before + 2 * 3  # two workers; uv is there
+    assert len(installs(bench)) == before + 2 * 2  # two workers; uv is there
 
 
 def test_setup_that_broke_off_is_done_again(bench):
@@ -45,7 +44,7 @@ def test_setup_that_broke_off_is_done_again(bench):
     (bench.home / "groupvit/installed").unlink()
     before = len(installs(bench))
     bench.tpu("setup")
-    assert len(installs(bench)) == before + 3
+    assert len(installs(bench)) == before + 2
 
 
 @pytest.mark.parametrize("revision", ["HEAD", "old"])
