@@ -41,8 +41,9 @@ setup(
     },
     entry_points={"console_scripts": ["groupvit = groupvit_jax.cli.main:main"]},
     install_requires=[
+        "array-record", "ml_dtypes", "nltk", "protobuf",  # those that grain, jax, textblob and tensorflow-datasets take
         "absl-py>=2.3",
-        "flatbuffers>=25",  # of jax.export, which does not bring it
+        "flatbuffers>=25.1.21",  # of jax.export, which does not bring it
         "flax~=0.12.8",
         "fsspec>=2025.3",
         "ftfy>=6.3",
@@ -50,17 +51,17 @@ setup(
         "jax~=0.10.2",
         "ml_collections>=1.1",
         "numpy>=2.0",
-        "opencv-python-headless>=5.0",
+        "opencv-python-headless>=5.0.0.93",
         "optax~=0.2.8",
         "orbax-checkpoint~=0.12.8",
         "pillow>=12.0",
         "pyarrow>=18.0",
-        "regex>=2024.11",
+        "regex>=2024.11.6",
         "safetensors>=0.5",
         "scipy>=1.14",
         "simplejpeg>=1.9",
         "tensorboardX>=2.6.4",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "textblob>=0.20",
     ],
     extras_require={
