@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from PIL import Image
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SCENES = "--config=configs/scenes.py"
