@@ -121,7 +121,7 @@ def pairs(key: str, root: str | Path, split: str | None = None) -> list[tuple[st
     layout = find_layout(key)
     split = split or layout.split
     if not os.path.exists(root):
-        raise InputError(f"{key}: no folder {root}: name the one that the data sets lie in as --data_root, or "
+        raise InputError(f"{key}: no folder {root}: give the one that the data sets lie in, or "
                          f"{layout.source.replace('DATA_ROOT', str(root))}")
     folders = [Path(root) / folder for folder in layout.folders]
     mark = layout.listing or layout.image.partition("/{city}")[0].partition("/{key}")[0]

@@ -51,7 +51,7 @@ def test_what_is_left_out_is_counted_by_kind(groupvit, tmp_path):
     (["--data="], ["usage: groupvit data convert"]),
     (["--data=/nowhere/*.tar"], ["/nowhere/*.tar"]),
     (["--dataset=coco"], ["'coco'", "coco_stuff"]),
-    (["--dataset=ade20k", "--data=/nowhere"], ["/nowhere/ade/ADEChallengeData2016", "ADEChallengeData2016.zip"]),
+    (["--dataset=ade20k", "--data=/nowhere"], ["no folder /nowhere", "ADEChallengeData2016.zip", "/nowhere/ade"]),
     (["--name=My Set"], ["'My Set'", "small letters"]),
     (["--beam_options=--runner=DirectRunner"], ["--beam_options without --beam"]),
 ])

@@ -165,7 +165,7 @@ USES = [
      "no task 'vok': choose among voc, voc20, context, context59, coco_object, coco_stuff, cityscapes, "
      "ade20k, imagenet, scenes, fashion"),
     (train("--config.eval.data_root=nowhere"),
-     "scenes: no folder nowhere: name the one that the data sets lie in as --data_root, or make them with "
+     "scenes: no folder nowhere: give the one that the data sets lie in, or make them with "
      "`groupvit data scenes --output=nowhere`, or a TFDS copy in nowhere/scenes"),
     (("data", "scenes"),
      "usage: groupvit data scenes --output=DIR [--train=N --val=M --seed=S --size=PIXELS]"),
@@ -215,7 +215,7 @@ USES = [
      "scenes/VOC2012/ImageSets/Segmentation/val.txt; unpack VOCtrainval_11-May-2012.tar from "
      "http://host.robots.ox.ac.uk/pascal/VOC/voc2012 in DATA_ROOT, or a TFDS copy in scenes/voc"),
     (evaluate("--data_root=nowhere"),
-     "scenes: no folder nowhere: name the one that the data sets lie in as --data_root, or make them with "
+     "scenes: no folder nowhere: give the one that the data sets lie in, or make them with "
      "`groupvit data scenes --output=nowhere`, or a TFDS copy in nowhere/scenes"),
     (evaluate("--protocol=clip"),
      "--protocol=clip: choose one of groupvit|tcl; `groupvit eval --help` lists the flags"),
@@ -332,6 +332,6 @@ def test_a_wrong_use_is_told_what_to_do(groupvit, refused, place, monkeypatch, t
     assert entries(place) == before
 
 
-def test_outside_a_clone_a_configuration_is_said_to_be_in_one(groupvit, refused, tmp_path, monkeypatch):
+def test_a_recipe_is_found_from_any_folder(groupvit, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(groupvit("train", SCENES, "--workdir=new"), "a clone of the repository has some, as configs/scenes.py")
+    refused(groupvit("train", SCENES, "--workdir=new"), "no tar at runs/scenes")
