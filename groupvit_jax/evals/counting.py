@@ -78,29 +78,38 @@ def tally(counts: jax.Array, rows: jax.Array, columns: jax.Array, valid: jax.Arr
     return counts.at[jnp.where(valid, rows, counts.shape[0]), columns].add(1, mode="drop")
 
 
-def count_device(refined: bool, oracle: bool, scores: WindowScores, labels: jax.Array,
-                 batch: dict) -> dict[str, jax.Array]:
-    """One device's windows and tiles (see `tiles.pack`) -> int32 counts (see `empty_sums`)."""
+def count_device(refined: bool, oracle: bool, apart: bool, scores: WindowScores, labels: jax.Array,
+                 batch: dict) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """One device's windows and tiles (see `tiles.pack`) -> int32 counts (see `empty_sums`), and with `apart` what is
+    said of each picture (see `make_counter`), else {}."""
     b, _, groups, _ = scores.members.shape
     real_groups = groups - refined  # the others are background
     table = scores.table.reshape(b, groups, -1, CHUNK).transpose(0, 2, 3, 1)  # [b chunk CHUNK g]
 
     def add_tile(t, carry):
-        confusion, owned, members = carry
+        confusion, owned, members, seen = carry
         first, number = batch["first"][t], batch["number"][t]
         members = lax.fori_loop(0, number, lambda k, members: members.at[k].set(
             tile_members(scores.members, batch, t, first + k)), members)
         truth = batch["truth"][t].astype(jnp.int32).ravel()
         label = best_label(table, members, first, number, labels)
         confusion = tally(confusion, truth, label, truth < labels)
+        if oracle or apart:
+            owner = first * real_groups + owners_of(members[:, :real_groups], number)
         if oracle:
-            owner = owners_of(members[:, :real_groups], number)
-            owned = tally(owned, first * real_groups + owner, truth, truth < labels)
-        return confusion, owned, members
+            owned = tally(owned, owner, truth, truth < labels)
+        if apart:
+            image, valid = batch["image"][first], truth < labels
+            seen = {"truth": tally(seen["truth"], image, truth, valid), "said": tally(seen["said"], image, label, valid),
+                    "hit": tally(seen["hit"], image, label, valid & (label == truth)),
+                    "labels": seen["labels"].at[t].set(label.reshape(ROWS, COLUMNS).astype(jnp.uint8)),
+                    "groups": seen["groups"].at[t].set(owner.reshape(ROWS, COLUMNS))}
+        return confusion, owned, members, seen
 
     blank = jnp.zeros((LABELS, LABELS), jnp.int32)
     owned, members = jnp.zeros((b * real_groups, LABELS), jnp.int32), jnp.zeros((b, groups, ROWS * COLUMNS))
-    confusion, owned, _ = lax.fori_loop(0, batch["tiles"], add_tile, (blank, owned, members))
+    seen = empty_seen(b, len(batch["truth"])) if apart else {}
+    confusion, owned, _, seen = lax.fori_loop(0, batch["tiles"], add_tile, (blank, owned, members, seen))
     out = {"confusion": confusion}
     if oracle:  # each group of each window is named by the majority of its own pixels
         out["oracle"] = blank.at[:, owned.argmax(axis=-1)].add(owned.T)
@@ -108,7 +117,7 @@ def count_device(refined: bool, oracle: bool, scores: WindowScores, labels: jax.
     used = scores.members[:, :, :real_groups].any(axis=(1, 3)).sum(axis=1)
     best = jnp.full((b, LABELS), -jnp.inf).at[batch["image"]].max(scores.similarity, mode="drop").argmax(axis=-1)
     hits = jnp.take_along_axis(batch["present"], best[:, None], axis=1)
-    return out | {"windows": real.sum(), "groups": (used * real).sum(), "hits": hits.sum()}
+    return out | {"windows": real.sum(), "groups": (used * real).sum(), "hits": hits.sum()}, seen
 
 
 def empty_sums(devices: int, oracle: bool) -> dict[str, np.ndarray]:
@@ -120,6 +129,21 @@ def empty_sums(devices: int, oracle: bool) -> dict[str, np.ndarray]:
     shapes = {"confusion": (LABELS, LABELS), "windows": (), "groups": (), "hits": ()}
     shapes |= {"oracle": (LABELS, LABELS)} if oracle else {}
     return {name: np.zeros((devices, 2, *shape), np.int32) for name, shape in shapes.items()}
+
+
+def empty_seen(windows: int, tiles: int) -> dict[str, jax.Array]:
+    """Of a device's pictures, as many as windows at most: int32 counts of pixels by label [windows LABELS], in the
+    truth, said and both; of its tiles the labels uint8 [tiles ROWS COLUMNS] and groups int32, window * g + group."""
+    seen = {name: jnp.zeros((windows, LABELS), jnp.int32) for name in ("truth", "said", "hit")}
+    tile = tiles, ROWS, COLUMNS
+    return seen | {"labels": jnp.zeros(tile, jnp.uint8), "groups": jnp.zeros(tile, jnp.int32)}
+
+
+def picture_miou(truth: jax.Array, said: jax.Array, hit: jax.Array) -> jax.Array:
+    """Counts of pixels by label [... LABELS] -> mIoU in percent, over the labels that the picture or the prediction
+    has; NaN without any."""
+    union = truth + said - hit
+    return 100 * (hit / jnp.maximum(union, 1)).sum(axis=-1) / (union > 0).sum(axis=-1)
 
 
 def carried(sums: jax.Array, counts: jax.Array) -> jax.Array:
@@ -155,11 +179,15 @@ def all_scores(model, variables, windows: jax.Array, number: jax.Array, queries:
 
 
 def make_counter(model, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool = False, refined: bool = False,
-                 oracle: bool = False) -> Callable[..., dict]:
+                 oracle: bool = False, apart: bool = False) -> Callable[..., dict]:
     """The one program for images: `count(variables, queries, sums, batch) -> sums`, for whatever data set.
 
     batch: of each device what `tiles.pack` gives, [devices ...], split over the mesh as a training batch is, its
     windows a multiple of `at_once`, which the towers see together. sums: `empty_sums`, split likewise; donated.
+
+    apart: pictures are told apart, too. Then batch has "picture", int32 [devices b], a number for each of its pictures,
+    -1 for none, and the program gives (sums, seen), seen whole on every device: "picture" again, "mIoU" float32
+    [devices b], and of the first device's tiles "labels" uint8 [T r c] and "groups" int32, window * g + group.
     """
     split = parallel.batch_sharding(mesh)
 
@@ -172,12 +200,19 @@ def make_counter(model, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool =
             if flip:
                 mirrored = batch["mirrored"][:, None, None, None]
                 scores = scores._replace(members=jnp.where(mirrored, scores.members[..., ::-1], scores.members))
-            counts = count_device(refined, oracle, scores, labels, batch)
-            return jax.tree.map(lambda x: x[None], {name: carried(sums[name], counts[name]) for name in sums})
+            counts, seen = count_device(refined, oracle, apart, scores, labels, batch)
+            sums = {name: carried(sums[name], counts[name]) for name in sums}
+            return jax.tree.map(lambda x: x[None], (sums, seen))
 
         rest = {name: x for name, x in batch.items() if name != "windows"}
         # What follows the towers loops as often as a device's own images need.
-        return jax.shard_map(device, mesh=mesh, in_specs=(split.spec, jax.P(), split.spec, split.spec),
-                             out_specs=split.spec, check_vma=False)(scores, queries.real.sum(), sums, rest)
+        sums, seen = jax.shard_map(device, mesh=mesh, in_specs=(split.spec, jax.P(), split.spec, split.spec),
+                                   out_specs=split.spec, check_vma=False)(scores, queries.real.sum(), sums, rest)
+        if not apart:
+            return sums
+        miou = picture_miou(seen["truth"], seen["said"], seen["hit"])
+        return sums, {"picture": batch["picture"], "mIoU": miou, "labels": seen["labels"][0],
+                      "groups": seen["groups"][0]}
 
-    return jax.jit(count, donate_argnums=2, out_shardings=split)
+    out = (split, parallel.replicated(mesh)) if apart else split
+    return jax.jit(count, donate_argnums=2, out_shardings=out)

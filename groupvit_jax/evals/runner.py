@@ -1,16 +1,18 @@
 """The evaluator: data sets and a model to scores, as the command line, training and tests want them."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from groupvit_jax import parallel
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classification, counting, datasets
-from groupvit_jax.evals.prompts import TextEncoder, make_queries
+from groupvit_jax.evals.prompts import Queries, TextEncoder, make_queries
 from groupvit_jax.evals.protocol import Protocol
-from groupvit_jax.evals.scoring import Segments, Wholes
+from groupvit_jax.evals.scoring import Look, Segments, Wholes
 from groupvit_jax.evals.tiles import LABELS
 from groupvit_jax.evals.windows import SIDES, Geometry
 
@@ -36,11 +38,14 @@ class Evaluator:
       split: of every segmentation set, in place of its own.
       skip_bad: whether pictures that cannot be used are left out and reported; else they raise InputError.
       progress: whether to print it.
+      each: whether a call keeps in `evaluator.each` the mIoU of each picture, float32 [pictures] by task, NaN for those
+        left out. The program that tells pictures apart is another, a little slower; `look` needs it, too.
     """
 
     def __init__(self, model, tasks: list[str], data_root: str | Path, *, mesh: jax.sharding.Mesh | None = None,
                  protocol: Protocol = PUBLISHED, geometry: Geometry = WHOLE, batch: int = 0,
-                 text_batch: int = 64, split: str | None = None, skip_bad: bool = False, progress: bool = False):
+                 text_batch: int = 64, split: str | None = None, skip_bad: bool = False, progress: bool = False,
+                 each: bool = False):
         if not 0 <= batch <= MOST:
             raise InputError(f"batch={batch}: give how many windows a device takes at a time, up to {MOST}, or 0 for "
                              "what suits it")
@@ -69,7 +74,9 @@ class Evaluator:
         ways = parallel.ways(self.mesh)
         self.text = TextEncoder(model, -(-text_batch // ways) * ways, self.mesh)
         self.slots = max(sum(map(len, words)) for _, words, _ in self.lists)
-        self.count = counting.make_counter(model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
+        make = partial(counting.make_counter, model, self.mesh, batch, geometry.flip, protocol.pamr, protocol.oracle)
+        self.count, self.count_apart = make(), make(apart=True)  # compiled when first called
+        self.each: dict[str, np.ndarray] | None = {} if each else None
         self.classify = classification.make_counter(model, self.mesh)
 
     @classmethod
@@ -92,16 +99,37 @@ class Evaluator:
             return {task.key: self.score(variables, task, *row)
                     for task, *row in zip(self.tasks, self.lists, self.scorers)}
 
-    def score(self, variables, task: datasets.Task, class_list, scorers) -> dict:
+    def queries(self, variables, task: datasets.Task, class_list) -> Queries:
         _, words, threshold = class_list
-        queries = make_queries(lambda texts: self.text(variables, texts), words, self.protocol.prompts(task), threshold,
-                               self.protocol.top, self.slots)
+        return make_queries(lambda texts: self.text(variables, texts), words, self.protocol.prompts(task), threshold,
+                            self.protocol.top, self.slots)
+
+    def look(self, variables, key: str) -> Callable[[int], Look]:
+        """What gives a picture of a segmentation task, by its number, with the labels that were counted of it and the
+        groups. All processes call both."""
+        i = [task.key for task in self.tasks].index(key)
+        segments, oracle = self.scorers[i][0], self.protocol.oracle
+        with parallel.use(self.mesh):
+            variables = parallel.place(variables, self.mesh)
+            queries = self.queries(variables, self.tasks[i], self.lists[i])
+
+        def look(picture: int) -> Look:
+            with parallel.use(self.mesh):
+                return segments.look(partial(self.count_apart, variables, queries), oracle, picture)
+
+        return look
+
+    def score(self, variables, task: datasets.Task, class_list, scorers) -> dict:
+        queries = self.queries(variables, task, class_list)
         changes = self.protocol.changes(task) + (self.geometry.changes() if task.segments else [])
         scores = {"protocol": self.protocol.name} | ({"changes": changes} if changes else {})
         segments, wholes = scorers
         title = task.key if self.progress else None
-        if segments:
+        if segments and self.each is None:
             scores |= segments(partial(self.count, variables, queries), self.protocol.oracle, title)
+        elif segments:
+            self.each[task.key] = each = np.full(len(segments.masked), np.nan, np.float32)
+            scores |= segments(partial(self.count_apart, variables, queries), self.protocol.oracle, title, each)
         if wholes:
             scores |= wholes(partial(self.classify, variables, queries.first(wholes.labelled.classes)), title)
         return scores | ({"published": task.published} if task.published else {})

@@ -36,6 +36,17 @@ class Call(NamedTuple):
     width: int
 
 
+class Look(NamedTuple):
+    """A picture and what was counted of it: image uint8 [h w 3]; truth uint8 [h w], 255 ignored; labels uint8 [h w];
+    groups int32 [h w], window * g + group."""
+
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+
+
 class Segments:
     """A segmentation set, ready to be counted.
 
@@ -76,20 +87,38 @@ class Segments:
         for k in range(0, len(bins), devices):
             yield bins[k : k + devices] + [[]] * (devices - len(bins[k : k + devices]))
 
-    def __call__(self, count: Callable, oracle: bool, progress: str | None) -> dict:
-        """count: (sums, batch) -> sums, see `counting.make_counter`; progress: its title, None for none."""
-        skipped: list[str] = []
+    def batch(self, call: Call, skipped: list[str], apart: bool = False) -> dict[str, np.ndarray]:
+        """This process's share of the batch of a call, with `apart` also the pictures' numbers, "picture"."""
+        capacity = self.capacity._replace(height=call.height, width=call.width)
 
-        def make(call: Call) -> dict[str, np.ndarray]:
-            capacity = self.capacity._replace(height=call.height, width=call.width)
-            return batch_of(self.mesh, call.pictures, lambda pictures: tiles.pack(
-                [(cut(image, self.geometry), mask)
-                 for _, image, mask in readable(self.masked.__getitem__, pictures, self.skip_bad, skipped)],
-                self.geometry, capacity))
+        def pack(pictures: list[int]) -> dict[str, np.ndarray]:
+            found = readable(lambda i: (i, *self.masked[i][1:]), pictures, self.skip_bad, skipped)
+            batch = tiles.pack([(cut(image, self.geometry), mask) for _, image, mask in found], self.geometry, capacity)
+            numbers = np.full(capacity.windows, -1, np.int32)
+            numbers[: len(found)] = [i for i, *_ in found]
+            return batch | ({"picture": numbers} if apart else {})
+
+        return batch_of(self.mesh, call.pictures, pack)
+
+    def __call__(self, count: Callable, oracle: bool, progress: str | None, each: np.ndarray | None = None) -> dict:
+        """count: (sums, batch) -> sums, see `counting.make_counter`; progress: its title, None for none. each: float32
+        [pictures] to be filled with the mIoU of each, by a `count` that tells them apart; NaN stays where there is
+        none."""
+        skipped: list[str] = []
+        found: list[tuple[jax.Array, jax.Array]] = []  # number and mIoU of a call's pictures
+
+        def noted(sums, batch):
+            sums, seen = count(sums, batch)
+            found.append((seen["picture"], seen["mIoU"]))
+            return sums
 
         work = [sum(map(len, call.pictures)) for call in self.calls]
         sums = counting.empty_sums(own_parts(self.mesh), oracle)
-        sums = run(self.mesh, make, self.calls, work, count, sums, progress)
+        apart = each is not None
+        sums = run(self.mesh, lambda call: self.batch(call, skipped, apart), self.calls, work,
+                   noted if apart else count, sums, progress)
+        for numbers, values in jax.device_get(found):
+            each[numbers[numbers >= 0]] = values[numbers >= 0]
         sums, n = {name: counting.total(x) for name, x in sums.items()}, len(self.names)
         skipped = sorted(self.unusable + parallel.gather_lines(skipped))
         confusion = Confusion(sums["confusion"][:n, :n])
@@ -100,6 +129,19 @@ class Segments:
         if oracle:
             scores["oracle"] = Confusion(sums["oracle"][:n, :n]).compute(self.names)
         return scores | ({"skipped": skipped} if skipped else {}) | {"confusion": confusion.counts}
+
+    def look(self, count: Callable, oracle: bool, i: int) -> Look:
+        """What was counted of picture i, by the program that counts: a call of its own on the first device. All
+        processes call it."""
+        call = next(call for call in self.calls if any(i in pictures for pictures in call.pictures))
+        batch = self.batch(call._replace(pictures=[[i]] + [[]] * (len(call.pictures) - 1)), [], apart=True)
+        sums = counting.empty_sums(own_parts(self.mesh), oracle)
+        _, seen = count(parallel.to_global(self.mesh, sums), parallel.to_global(self.mesh, batch))
+        moved()
+        name, image, truth = self.masked[i]
+        return Look(name, image, truth, *(
+            tiles_joined(np.asarray(seen[name]), truth.shape, tiles.steps(*truth.shape, self.geometry))
+            for name in ("labels", "groups")))
 
 
 class Wholes:
@@ -132,6 +174,15 @@ class Wholes:
         skipped, total = sorted(parallel.gather_lines(skipped)), {name: int(x.sum()) for name, x in sums.items()}
         scores = {name: percent(total[name], total["images"]) for name in ("top1", "top5")}
         return {"pictures": total["images"], **scores} | ({"skipped": skipped} if skipped else {})
+
+
+def tiles_joined(tiles: np.ndarray, shape: tuple[int, int], step: tuple[int, int]) -> np.ndarray:
+    """Tiles [T ROWS COLUMNS], in the order of `tiles.pack`, of a picture of that shape -> [h w]; step: the rows and
+    columns that a tile holds."""
+    across = -(-shape[1] // step[1])
+    rows = [np.concatenate(tiles[t : t + across, : step[0], : step[1]], axis=1)
+            for t in range(0, -(-shape[0] // step[0]) * across, across)]
+    return np.concatenate(rows)[: shape[0], : shape[1]]
 
 
 def window_shape(masked: Masked, i: int, size: tuple[int, int], geometry: Geometry, patch: int) -> tuple[int, int]:
