@@ -27,6 +27,8 @@ def define_flags() -> None:
     flags.DEFINE_string("data_root", None, "folder the data sets lie in; default: that of the run's configuration")
     flags.DEFINE_enum("protocol", "groupvit", ["groupvit", "tcl"], "templates, class names and background threshold")
     flags.DEFINE_string("output", None, "JSON file to write the scores to; confusion matrices go beside it as .npy")
+    flags.DEFINE_string("report", None, "folder that gets report.html: the scores as a page, each class, what is taken "
+                        "for what, the best and the worst pictures")
     flags.DEFINE_bool("oracle", False, "score the groups too, each named by its own best class")
     flags.DEFINE_bool("skip_bad", False, "leave out and report pictures that cannot be used, instead of ending")
     flags.DEFINE_integer("batch", None, "windows that each device takes together; default: what suits it", 1)
@@ -51,6 +53,7 @@ def main(rest: list[str]) -> None:
     from groupvit_jax.evals import report, runner
     from groupvit_jax.evals.protocol import Protocol
     from groupvit_jax.inference import load
+    from groupvit_jax.reports import evaluation
 
     changes = {name: FLAGS[name].value for name in ("templates", "class_file", "background", "top", "pamr", "oracle")}
     protocol = Protocol(FLAGS.protocol, **changes)
@@ -61,16 +64,21 @@ def main(rest: list[str]) -> None:
     speaks = jax.process_index() == 0  # for all
     if speaks:
         check_output(FLAGS.output)
+        if FLAGS.report is not None:
+            evaluation.check(FLAGS.report)
     mesh = parallel.create_mesh()
     model = load(FLAGS.checkpoint, parallel.replicated(mesh))
-    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch}
+    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch, "each": FLAGS.report is not None}
     evaluator = runner.Evaluator.from_config(
         model.module, model.config.eval, protocol=protocol, scales=scales, flip=FLAGS.flip, skip_bad=FLAGS.skip_bad,
         mesh=mesh, progress=speaks, **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
+    written = report.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
+    if FLAGS.report is not None:
+        page = evaluation.write(FLAGS.report, evaluator, model.variables, results, FLAGS.checkpoint)
+        written.append(page)
     if not speaks:
         return
-    written = report.write(FLAGS.output, results) if FLAGS.output else []  # before anything can go wrong with printing
     print(report.table(results))
     for path in written:
         print(f"wrote {path}")

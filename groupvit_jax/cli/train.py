@@ -28,6 +28,8 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "folder for checkpoints, metrics.jsonl and TensorBoard events")
     flags.DEFINE_enum("resume", "auto", ["auto", "force"], "go on with the run in --workdir, if there is one: auto "
                       "only if configuration and data compute the same, force whenever its state fits")
+    flags.DEFINE_bool("report", True, "write WORKDIR/report.html at each checkpoint: curves of the metrics, and with "
+                      "config.eval.every samples of what training makes of some pictures")
     flags.DEFINE_bool("dry_run", False, "print parameters, memory a chip, operations, the sharding of every array and "
                       "the time it would take; write nothing")
     flags.DEFINE_float("images_per_second", None, "with --dry_run: the throughput to tell the time for", 1e-3, 1e12)
@@ -47,6 +49,7 @@ def main(rest: list[str]) -> None:
         print_dry_run()
         return
     from groupvit_jax.evals.runner import Evaluator
+    from groupvit_jax.reports.training import Report
     from groupvit_jax.training import loop, seeds
 
     config, force = FLAGS.config, FLAGS.resume == "force"
@@ -54,7 +57,7 @@ def main(rest: list[str]) -> None:
         if result := seeds.train(config, FLAGS.workdir, Evaluator.from_config, force):
             print(seeds.table(result))
         return
-    last = loop.train(config, FLAGS.workdir, Evaluator.from_config, force)
+    last = loop.train(config, FLAGS.workdir, Evaluator.from_config, force, Report if FLAGS.report else None)
     logging.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in last.items()))
 
 

@@ -99,11 +99,11 @@ def count_device(refined: bool, oracle: bool, apart: bool, scores: WindowScores,
         if oracle:
             owned = tally(owned, owner, truth, truth < labels)
         if apart:
-            image, valid = batch["image"][first], truth < labels
-            seen = {"truth": tally(seen["truth"], image, truth, valid), "said": tally(seen["said"], image, label, valid),
-                    "hit": tally(seen["hit"], image, label, valid & (label == truth)),
-                    "labels": seen["labels"].at[t].set(label.reshape(ROWS, COLUMNS).astype(jnp.uint8)),
-                    "groups": seen["groups"].at[t].set(owner.reshape(ROWS, COLUMNS))}
+            valid = truth < labels
+            counted = {"truth": (truth, valid), "said": (label, valid), "hit": (label, valid & (label == truth))}
+            seen = {name: tally(seen[name], batch["image"][first], *pixels) for name, pixels in counted.items()} | {
+                "labels": seen["labels"].at[t].set(label.reshape(ROWS, COLUMNS).astype(jnp.uint8)),
+                "groups": seen["groups"].at[t].set(owner.reshape(ROWS, COLUMNS))}
         return confusion, owned, members, seen
 
     blank = jnp.zeros((LABELS, LABELS), jnp.int32)

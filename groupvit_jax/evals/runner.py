@@ -104,6 +104,10 @@ class Evaluator:
         return make_queries(lambda texts: self.text(variables, texts), words, self.protocol.prompts(task), threshold,
                             self.protocol.top, self.slots)
 
+    def names(self, key: str) -> list[str]:
+        """Of a task's labels."""
+        return self.lists[[task.key for task in self.tasks].index(key)][0]
+
     def look(self, variables, key: str) -> Callable[[int], Look]:
         """What gives a picture of a segmentation task, by its number, with the labels that were counted of it and the
         groups. All processes call both."""

@@ -33,14 +33,16 @@ from groupvit_jax.training.watch import Watch
 from groupvit_jax.writer import MetricWriter, Progress, check_wandb, open_wandb
 
 MakeEvaluator = Callable[..., Callable[[dict], dict[str, dict]]]
+MakeReport = Callable[[str, Any, int], Any]
 
 
 def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None = None,
-          force: bool = False) -> dict[str, float]:
+          force: bool = False, make_report: MakeReport | None = None) -> dict[str, float]:
     """Runs `config` in `workdir`, from its newest checkpoint when it has one; returns the last metrics.
 
     Every `config.eval.every` steps the state's variables, wherever they are, are given to what
     make_evaluator(model, config.eval, mesh=mesh) makes; it returns scores by task. `force`: see record.check.
+    What make_report(workdir, that evaluator, steps) makes has a `write(n, variables)` that is called at each save.
     Raises InputError for configurations and data that cannot work, before anything is written where possible; RunAgain
     when it was told to stop and has saved. A hang, or the loss of another process, ends this one (see watch.py).
     """
@@ -102,6 +104,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
         pace = closing(Speed(config.data.batch, 3 * flops.forward_flops(model, program.batch), mesh))
         traced = closing(trace.Trace(config.train.profile, workdir))
         skips = Skips(config.train.skip_limit)
+        report = make_report(workdir, evaluator, lengths.steps) if make_report else None
         log = Log(writer, progress, health, pace, skips, collapse, step._cache_size)
         stack.push(watch.leaves)  # before anything above is closed
         if before.get("owed") and evaluator is not None:  # the last run was told to stop at an evaluation
@@ -146,6 +149,9 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
                 watch.doing("saving")
                 stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
                 log.put(n, {"checkpoint_stall": stall})
+            if saves and report and not stops:
+                watch.doing("writing the report", compiles=True)  # of its samples
+                report.write(n, state.variables)
             if evaluates or saves:
                 pace.restart()
             if n == lengths.steps:
