@@ -68,10 +68,11 @@ def main(rest: list[str]) -> None:
             evaluation.check(FLAGS.report)
     mesh = parallel.create_mesh()
     model = load(FLAGS.checkpoint, parallel.replicated(mesh))
-    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch, "each": FLAGS.report is not None}
+    chosen = {"tasks": FLAGS.tasks, "data_root": FLAGS.data_root, "batch": FLAGS.batch}
     evaluator = runner.Evaluator.from_config(
         model.module, model.config.eval, protocol=protocol, scales=scales, flip=FLAGS.flip, skip_bad=FLAGS.skip_bad,
-        mesh=mesh, progress=speaks, **{name: value for name, value in chosen.items() if value})
+        mesh=mesh, progress=speaks, each=FLAGS.report is not None,
+        **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
     written = report.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
     if FLAGS.report is not None:

@@ -37,7 +37,7 @@ def line_chart(title: str, steps: Sequence[int], curves: Mapping[str, Sequence[f
     parts += [element("text", short(tick), x=LEFT - 6, y=y(tick) + 4, text_anchor="end") for tick in ticks]
     parts += [element("text", short(step), x=min(max(x(step), LEFT), WIDTH - RIGHT), y=HEIGHT - 6,
                       text_anchor="end" if x(step) > WIDTH - RIGHT - 20 else "middle")
-              for step in ticks_between(first, last) if step == int(step)]
+              for step in ticks_between(first, last, 6) if step == int(step)]
     parts.append(element("line", y1=TOP, y2=HEIGHT - BOTTOM, x1=0, x2=0, class_="at", visibility="hidden"))
     hues = colours(len(curves))
     for hue, values in zip(hues, curves.values()):
@@ -81,13 +81,13 @@ def ticks_between(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def short(value: float) -> str:
-    """For an axis: 0.0005 -> 5e-4, 12000 -> 12k."""
+    """For an axis: 0.00005 -> 5e-5, 12000 -> 12k."""
     if value == 0:
         return "0"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.4g}{unit}"
-    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.3g}".replace("e-0", "e-")
+    return f"{value:.4g}".replace("e-0", "e-")
 
 
 def bars(rows: Sequence[tuple[str, float | None, float | None, str]]) -> Markup:

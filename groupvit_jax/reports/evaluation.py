@@ -65,8 +65,7 @@ def extremes(scores: np.ndarray, most: int = SHOWN) -> tuple[list[int], list[int
     order = np.argsort(-scores, kind="stable")
     order = order[: np.isfinite(scores).sum()].tolist()
     n = min(most, -(-len(order) // 2))
-    worst = np.argsort(scores, kind="stable")[: min(n, len(order) - n)].tolist()
-    return [i for i in order if i not in worst][:n], worst
+    return order[:n], sorted(order[n:], key=lambda i: (scores[i], i))[:n]
 
 
 # ---------------------------------------------------------------- the page
@@ -77,12 +76,11 @@ def report(results: Mapping[str, dict], classes: Mapping[str, int], each: Mappin
     """The page. results: of `Evaluator`; classes: how many each task has; each: mIoU of its pictures; shown: markup of
     the best and of the worst."""
     parts = {task: task_parts(scores, each.get(task), *shown.get(task, ([], []))) for task, scores in results.items()}
-    tasks = [section(task, task, *(element("div", *content, id=f"{task}-{n}") for n, (_, *content) in enumerate(found)))
+    tasks = [section(task, task, *(element("div", *content, id=said and f"{task}-{said}") for said, *content in found))
              for task, found in parts.items()]
     contents = [("scores", "scores"), *((task, task) for task in results)]
     if len(results) == 1:  # its parts
-        contents += [(f"{task}-{n}", said) for task, found in parts.items()
-                     for n, (said, *_) in enumerate(found) if said]
+        contents += [(f"{task}-{said}", said) for task, found in parts.items() for said, *_ in found if said]
     lead = joined(["Zero-shot scores in percent of ", element("b", name), ". Written by groupvit eval."])
     return document(f"Evaluation: {', '.join(results)}", lead, contents,
                     section("scores", "Scores", overview(results, classes)), *tasks)
@@ -111,9 +109,9 @@ def overview(results: Mapping[str, dict], classes: Mapping[str, int]) -> Markup:
 
 
 def task_parts(scores: dict, each: np.ndarray | None, best: list, worst: list) -> list[list]:
-    """What is said of a task, part by part: the name of each, "" for the first, and its content."""
+    """What is said of a task, part by part: the name of each, None for the first, and its content."""
     left_out = element("p", f"Left out: {len(scores.get('skipped', []))} that cannot be used.", class_="note")
-    parts = [["", cards(scores), left_out if "skipped" in scores else None]]
+    parts: list[list] = [[None, cards(scores), left_out if "skipped" in scores else None]]
     if "iou" in scores:
         parts.append(["classes", element("h3", "IoU of each class"), *class_bars(scores)])
         parts.append(["confusion", element("h3", "What is called what"),
@@ -178,7 +176,8 @@ def panel(look: Look, score: float, names: list[str]) -> Markup:
     image, truth, labels, groups = (pictures.reduced(x, SIDE) for x in look[1:])
     images = {"picture": pictures.Image.fromarray(image), "truth": pictures.coloured(image, truth, palette),
               "prediction": pictures.coloured(image, labels, palette), "groups": pictures.grouped(image, groups)}
-    said = {"groups": f"{len(np.unique(look.groups))} groups"}
+    n = len(np.unique(look.groups))
+    said = {"groups": f"{n} group{'' if n == 1 else 's'}"}
     row = [element("figure", picture(made, f"{look.name}: {what}"), element("figcaption", said.get(what, what)))
            for what, made in images.items()]
     valid = look.truth != IGNORED
