@@ -95,7 +95,8 @@ def count_device(refined: bool, oracle: bool, apart: bool, scores: WindowScores,
         label = best_label(table, members, first, number, labels)
         confusion = tally(confusion, truth, label, truth < labels)
         if oracle or apart:
-            owner = first * real_groups + owners_of(members[:, :real_groups], number)
+            owner = owners_of(members[:, :real_groups], number)
+            owner = first * real_groups + owner
         if oracle:
             owned = tally(owned, owner, truth, truth < labels)
         if apart:

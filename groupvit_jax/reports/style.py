@@ -4,7 +4,8 @@ STYLE = """
 :root { --page: #fff; --ink: #1b1f24; --soft: #5b6570; --line: #d7dce1; --panel: #f5f7f9; --right: 0,114,178;
   --wrong: 213,94,0; --link: #00629b; }
 @media (prefers-color-scheme: dark) { @media screen { :root { --page: #14171a; --ink: #e4e8ec; --soft: #9aa5b0;
-  --line: #333b43; --panel: #1d2226; --right: 60,160,225; --wrong: 240,140,60; --link: #6db8ee; } } }
+  --line: #333b43; --panel: #1d2226; --right: 60,160,225; --wrong: 240,140,60; --link: #6db8ee; }
+  .chart path, .chart circle, .chart .key i { filter: brightness(1.5) saturate(.85); } } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem clamp(.75rem, 3vw, 2.5rem) 4rem; max-width: 84rem; background: var(--page);
   color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
@@ -27,8 +28,8 @@ td small, th small { font-weight: 400; font-size: .82rem; display: block; color:
 .card { padding: .6rem .8rem; background: var(--panel); border-radius: 8px; }
 .card b { display: block; font-size: 1.4rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: .87rem; }
-.bars { columns: 22rem; column-gap: 2.5rem; font-size: .9rem; }
-.bar { display: grid; grid-template-columns: 8.5rem 1fr 2.9rem; gap: .6rem; align-items: center; break-inside: avoid;
+.bars { columns: 20rem; column-gap: 2.5rem; font-size: .9rem; }
+.bar { display: grid; grid-template-columns: 8rem 1fr 2.9rem; gap: .6rem; align-items: center; break-inside: avoid;
   padding: 1px 0; }
 .bar > span:first-child { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .bar > span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
