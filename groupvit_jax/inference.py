@@ -15,7 +15,7 @@ from groupvit_jax.evals import datasets
 from groupvit_jax.evals.classification import fit
 from groupvit_jax.evals.prompts import TextEncoder, make_queries, synonyms
 from groupvit_jax.evals.segmentation import window_scores
-from groupvit_jax.evals.windows import Geometry, cut, merge
+from groupvit_jax.evals.windows import Cut, Geometry, cut, merge
 from groupvit_jax.models import two_towers
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
@@ -92,29 +92,45 @@ class Model:
         ("sky; wall") by how well these fit.
         Raises InputError for no or empty class names, an unknown protocol, or scores of more than MOST bytes.
         """
-        words, templates = class_words(classes), class_lists.templates(protocol)
-        names, threshold = [each[0] for each in words], None
-        if isinstance(background, str):
-            names, words = ["background", *names], [synonyms(background), *words]
-        elif background is not False:
-            names, words = ["background", *names], [[], *words]
-            threshold = background_threshold(background, protocol)
+        names, asked = find_labels(classes, background, protocol)
         (pixels,) = as_arrays([image])
-        height, width = pixels.shape[:2]
-        if 4 * height * width * len(names) > MOST:
-            raise InputError(f"{width}x{height} pixels with {len(names)} classes make scores of more than "
-                             f"{MOST >> 30} GiB: make the image smaller, or give fewer classes")
+        check_room(*pixels.shape[:2], len(names))
         part = cut(pixels, self.geometry)
-        queries = make_queries(lambda texts: self._texts(self.variables, texts), words, templates, threshold)
+        queries = make_queries(lambda texts: self._texts(self.variables, texts), *asked)
         # One window at a time, so that one program serves images of all sizes.
         windows = [jax.device_get(self._score(self.variables, window[None], queries)) for window in part.windows]
         members = np.concatenate([window.members for window in windows]).swapaxes(1, 2)  # [n g h w]
         table = np.concatenate([window.table for window in windows])[..., : len(names)]
         scores, owners = merge(part, members, table)
         stages = [np.concatenate(stage) for stage in zip(*(window.stages for window in windows))]
-        earlier = [merge(part, one_hot(stage, groups))[1]
-                   for stage, groups in zip(stages[:-1], self.module.image.output_groups)]
-        return Segmentation(scores.argmax(axis=-1).astype(np.int32), scores, owners, tuple(names), (*earlier, owners))
+        earlier = earlier_stages(part, stages, self.module.image.output_groups)
+        return Segmentation(scores.argmax(axis=-1).astype(np.int32), scores, owners, names, (*earlier, owners))
+
+
+def find_labels(classes: Sequence[str], background: bool | float | str, protocol: str
+                ) -> tuple[tuple[str, ...], tuple[list[list[str]], list[str], float | None]]:
+    """What `Model.segment` is asked -> the names of the labels, and of `make_queries` the words of each label, the
+    templates and the threshold. Raises InputError as it does."""
+    words, templates = class_words(classes), class_lists.templates(protocol)
+    names, threshold = [each[0] for each in words], None
+    if isinstance(background, str):
+        names, words = ["background", *names], [synonyms(background), *words]
+    elif background is not False:
+        names, words = ["background", *names], [[], *words]
+        threshold = background_threshold(background, protocol)
+    return tuple(names), (words, templates, threshold)
+
+
+def check_room(height: int, width: int, names: int) -> None:
+    if 4 * height * width * names > MOST:
+        raise InputError(f"{width}x{height} pixels with {names} classes make scores of more than "
+                         f"{MOST >> 30} GiB: make the image smaller, or give fewer classes")
+
+
+def earlier_stages(part: Cut, stages: Sequence[np.ndarray], groups: Sequence[int]) -> list[np.ndarray]:
+    """The windows' maps of groups, int [n h w] of each stage, and how many `groups` each has -> int32 [H W] of the
+    image for all stages but the last."""
+    return [merge(part, one_hot(stage, number))[1] for stage, number in zip(stages[:-1], groups)]
 
 
 def one_hot(groups: np.ndarray, number: int) -> np.ndarray:

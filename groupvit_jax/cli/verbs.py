@@ -13,6 +13,7 @@ from groupvit_jax.cli import (
     data_index,
     data_inspect,
     data_scenes,
+    demo,
     eval,
     export,
     import_weights,
@@ -27,7 +28,7 @@ FLAGS = flags.FLAGS
 GROUPS = {
     "learn": {"train": train, "compile": compile},
     "score": {"eval": eval},
-    "use": {"segment": segment},
+    "use": {"segment": segment, "demo": demo},
     "weights": {"import": import_weights, "export": export},
     "data": {"data scenes": data_scenes, "data fashion": data_fashion, "data index": data_index,
              "data inspect": data_inspect, "data convert": data_convert},

@@ -41,16 +41,21 @@ class WindowScores(NamedTuple):
     stages: tuple[jax.Array, ...]
 
 
-def group_map(assignments, grid: tuple[int, int], size: tuple[int, int]) -> jax.Array:
-    """Soft assignments of the stages, each [b g n] -> int32 [b h w]: to which last group each pixel belongs.
-
-    The product of the stages says how much of a patch went to which group; bilinear from the `grid` of patches to
-    `size`, then the largest (the first, if equal).
-    """
+def group_shares(assignments, grid: tuple[int, int]) -> jax.Array:
+    """Soft assignments of the stages, each [b g n] -> float32 [b g gh gw]: how much of each patch of the `grid` went to
+    which last group, the product of the stages."""
     shares = assignments[0].astype(jnp.float32)
     for stage in assignments[1:]:
         shares = einsum("bkg,bgn->bkn", stage.astype(jnp.float32), shares)
-    shares = shares.reshape(*shares.shape[:2], *grid)  # [b g gh gw]
+    return shares.reshape(*shares.shape[:2], *grid)
+
+
+def group_map(assignments, grid: tuple[int, int], size: tuple[int, int]) -> jax.Array:
+    """Soft assignments of the stages, each [b g n] -> int32 [b h w]: to which last group each pixel belongs.
+
+    The groups' shares of the patches, bilinear from the `grid` to `size`, then the largest (the first, if equal).
+    """
+    shares = group_shares(assignments, grid)
     rows, columns = bilinear_weights(grid[0], size[0]), bilinear_weights(grid[1], size[1])
     return einsum("hy,bgyx,wx->bghw", rows, shares, columns).argmax(axis=1).astype(jnp.int32)
 

@@ -1,0 +1,95 @@
+"""Serves a web page, here alone: a photograph and words, their segments.
+
+    groupvit demo --checkpoint=runs/quickstart
+    groupvit demo --checkpoint=weights/gcc-yfcc --port=8000
+
+The page takes a file, what was copied, or the camera; the words are free. It
+shows the segments, the groups of each stage with their best words, and how a
+point's group claims the picture. Needs Gradio: pip install -e ".[demo]"
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+from absl import flags
+
+from groupvit_jax.errors import InputError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
+                        "model, a Hugging Face folder, a .safetensors or a .pth")
+    flags.DEFINE_integer("port", 7860, "where the page is served; 0: any free port", lower_bound=0, upper_bound=65535)
+    flags.DEFINE_string("host", "127.0.0.1", "the address to listen at; 0.0.0.0: whoever reaches this machine may use "
+                        "the page")
+
+
+def main(rest: list[str]) -> None:
+    if rest or not FLAGS.checkpoint:
+        raise InputError("usage: groupvit demo --checkpoint=DIR [--port=7860]")
+    port = free_port(FLAGS.host, FLAGS.port)
+    signal.signal(signal.SIGTERM, end)
+    with contextlib.suppress(KeyboardInterrupt), gradio_folder(FLAGS.host):
+        try:
+            from groupvit_jax.demo import page
+        except ModuleNotFoundError as error:
+            if error.name != "gradio":
+                raise
+            raise InputError('the page needs Gradio: pip install -e ".[demo]"') from None
+        from groupvit_jax import inference
+        from groupvit_jax.demo.answers import Answers
+
+        answers = Answers(inference.load(FLAGS.checkpoint))
+        print("groupvit demo: compiling, some ten seconds", flush=True)
+        page.warm_up(answers)
+        blocks = page.build(answers)
+        try:
+            page.serve(blocks, FLAGS.host, port)
+            print(f"groupvit demo: {blocks.local_url.rstrip('/')} (Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
+        finally:
+            blocks.close(verbose=False)
+
+
+def end(*_) -> NoReturn:
+    """As Ctrl-C does, so that the temporary folder goes."""
+    raise KeyboardInterrupt
+
+
+def free_port(host: str, port: int) -> int:
+    """`port`, or a free one if it is 0; InputError if it cannot be listened at."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            return listener.getsockname()[1]
+    except socket.gaierror:
+        raise InputError(f"--host={host} is no address of this machine: leave it out, or give 0.0.0.0") from None
+    except OSError as error:
+        raise InputError(f"--port={port} of {host} cannot be had ({error.strerror}): give another one, or 0 for any "
+                         "that is free") from None
+
+
+@contextlib.contextmanager
+def gradio_folder(host: str) -> Iterator[None]:
+    """All that is uploaded or made is inside a temporary folder, which is gone afterwards; and what Gradio does is
+    said here, not by its many environment variables."""
+    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+        del os.environ[name]
+    with tempfile.TemporaryDirectory(prefix="groupvit-demo-", ignore_cleanup_errors=True) as folder:
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
+        os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", host]))
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
