@@ -37,7 +37,7 @@ setup(
     package_data={
         "groupvit_jax": ["py.typed"],
         "groupvit_jax.data": ["*.txt", "vocabulary/*"],
-        "groupvit_jax.demo": ["examples/*"],
+        "groupvit_jax.demo.examples": ["*.jpg", "LICENSES"],
         "groupvit_jax.evals": ["classes/*"],
     },
     entry_points={"console_scripts": ["groupvit = groupvit_jax.cli.main:main"]},

@@ -221,5 +221,6 @@ def find_groups(owners: np.ndarray, table: np.ndarray, names: tuple[str, ...]) -
     found = []
     for number in by_size(owners).tolist():
         best = np.argsort(-table[number], kind="stable")[:BEST]
-        found.append(Group(number, (owners == number).mean(), tuple((names[i], float(table[number, i])) for i in best)))
+        words = tuple((names[i], float(table[number, i])) for i in best)
+        found.append(Group(number, float((owners == number).mean()), words))
     return tuple(found)

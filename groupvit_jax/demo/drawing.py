@@ -63,7 +63,7 @@ def heat(pixels: np.ndarray, found: Heat) -> np.ndarray:
     inside = ~np.isnan(values)
     colours = cv2.applyColorMap((255 * np.nan_to_num(values)).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
     grey = drawn.mean(axis=-1, keepdims=True)
-    picture = np.where(inside[..., None], viz.blend(drawn, colours), grey * 0.4).astype(np.uint8)
+    picture = np.where(inside[..., None], viz.blend(drawn, colours, alpha=0.75), grey * 0.4).astype(np.uint8)
     centre = [int((at + 0.5) * to / side) for at, to, side in zip((found.x, found.y), (width, height),
                                                                   pixels.shape[1::-1])]
     radius = max(5, viz.letter_size(width, height) // 3)

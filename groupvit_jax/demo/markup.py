@@ -18,14 +18,16 @@ CSS = """
 .legend span.entry { display: inline-flex; align-items: center; gap: 7px; overflow-wrap: anywhere; }
 .swatch { width: 14px; height: 14px; border-radius: 3px; flex: none; display: inline-block; vertical-align: -2px; }
 table.groups { width: 100%; border-collapse: collapse; font-size: 0.92em; border: 0 !important; }
+table.groups tr { border: 0 !important; }
 table.groups th { text-align: left; font-weight: 600; }
 table.groups th, table.groups td { padding: 4px 12px 4px 0 !important; vertical-align: top; overflow-wrap: anywhere;
     border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
-table.groups td:nth-child(-n+2) { white-space: nowrap; }
+table.groups th:nth-child(-n+2), table.groups td:nth-child(-n+2) { white-space: nowrap; }
 .scale { display: flex; align-items: center; gap: 8px; font-size: 0.85em; }
 .scale i { flex: 1; max-width: 260px; height: 10px; border-radius: 3px;
            background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
 .picture img { cursor: crosshair; }
+#examples, #examples * { min-height: 0 !important; }
 #examples .grid-wrap { padding: 0 !important; max-height: none !important; height: auto !important; }
 #examples .grid-container { padding: 0 !important; grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
 footer { display: none !important; }

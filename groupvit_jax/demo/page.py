@@ -52,8 +52,8 @@ def questions() -> SimpleNamespace:
     q = SimpleNamespace()
     q.photo = upload(label="Photograph", sources=["upload", "clipboard", "webcam"], height=290, buttons=[],
                      elem_id="photo", placeholder="Drop a photograph here, or click to choose one")
-    q.words = gr.Textbox(label="Words, with commas between them", placeholder="cat; kitten, sofa, window",
-                         info="Several words for one thing: semicolons between them.", max_lines=4, elem_id="words")
+    q.words = gr.Textbox(label="Words, separated by commas", placeholder="cat; kitten, sofa, window",
+                         info="Synonyms, separated by semicolons", max_lines=4, elem_id="words")
     q.ask = gr.Button("Segment", variant="primary", elem_id="ask")
     gr.HTML(note("Or begin with one of these:"))
     q.examples = gr.Gallery([example.path for example in EXAMPLES], show_label=False, columns=4, height="auto",
@@ -121,11 +121,10 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     """Lets the page answer when anything that is asked changes, and to clicks on pictures."""
 
     def answer(path, words, kind, threshold, other, protocol):
-        if not path:
-            return {r.status: gr.HTML(said(HINT), visible=True), r.all: gr.Column(visible=False)}
+        words = words or ""
+        if not path or not words.strip():
+            return {r.status: gr.HTML(said(NO_WORDS if path else HINT), visible=True), r.all: gr.Column(visible=False)}
         try:
-            if not (words or "").strip():
-                raise InputError(NO_WORDS)
             background = {NONE: False, THRESHOLD: threshold, WORDS: other or ""}[kind]
             found = answers(uploads.read(path), words, background, protocol)
         except InputError as error:
@@ -140,8 +139,8 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
             found = answers.heat(pixels, *drawing.point(*event.index, pixels))
         except InputError as error:
             return {r.told: said(str(error), wrong=True), r.tabs: gr.Tabs(selected="heat")}
-        beside = " Outside the group's window it is dark." if np.isnan(found.values).any() else ""
-        text = f"The point is in group {found.rank}, to which {percent(np.nanmean(found.values))} of the patches went."
+        beside = " It is dark outside the window in which the group is." if np.isnan(found.values).any() else ""
+        text = f"The point is in group {found.rank}, which has {percent(np.nanmean(found.values))} of the patches."
         return {r.heat: drawing.heat(pixels, found), r.told: said(text + beside), r.tabs: gr.Tabs(selected="heat")}
 
     model = {"concurrency_limit": 1, "concurrency_id": "model", "trigger_mode": "always_last",
