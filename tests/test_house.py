@@ -8,7 +8,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "groupvit_jax"
 # What all may use, then the stops of the way of the data; each knows those before it, and itself.
 ORDER = ("errors", "files", "chips", "palette", "viz", "parallel", "writer",
-         "data", "drawn", "models", "evals", "interop", "training", "inference", "exported", "aot", "cli")
+         "data", "drawn", "models", "evals", "reports", "interop", "training", "inference",
+         "demo", "exported", "aot", "cli")
 
 
 def parts(path):

@@ -4,7 +4,7 @@ import pytest
 import tiny_run
 from browser import chromium
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 
 
 @pytest.fixture(scope="module", autouse=True)
