@@ -37,7 +37,7 @@ def palette_of(names: Sequence[str]) -> np.ndarray:
 def apart(palette: np.ndarray, occur: Sequence[int]) -> np.ndarray:
     """The palette for a picture in which the labels `occur`, the most important first: a colour nearer than APART to
     an earlier one's becomes the furthest there is. The first two dozen `colours` are apart and stay as they are."""
-    palette, every, chosen = palette.copy(), colours(SIZE), []
+    palette, every, chosen = palette.copy(), colours(SIZE), list[np.ndarray]()
     own, seen = _as_seen(palette), _as_seen(every)
     nearest = np.full(SIZE, np.inf)
     for label in occur:

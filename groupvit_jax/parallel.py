@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -73,7 +73,7 @@ def create_mesh(config: Any = types.MappingProxyType({"data": -1, "fsdp": 1, "te
 
 
 @contextlib.contextmanager
-def use(mesh: jax.sharding.Mesh):
+def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
     """Makes the mesh and RULES current: wrap creating the state, training and evaluation in it."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(RULES):
         yield
@@ -129,7 +129,8 @@ def share_of_batch(mesh: jax.sharding.Mesh) -> tuple[int, int]:
     """
     parts = ways(mesh)
     rows: dict[int, set[int]] = {}  # of each process, were there one row a device
-    for device, (row,) in batch_sharding(mesh).devices_indices_map((parts,)).items():
+    places: dict[Any, tuple] = dict(batch_sharding(mesh).devices_indices_map((parts,)))
+    for device, (row,) in places.items():
         rows.setdefault(device.process_index, set()).add(row.start or 0)
     shares = sorted({tuple(sorted(own)) for own in rows.values()})
     if sum(map(len, shares)) != parts:
@@ -179,7 +180,7 @@ def place(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """Arrays on this mesh as they are; others to every device of it, the same on all processes."""
     devices = set(mesh.devices.flat)
 
-    def put(x):
+    def put(x: Any) -> jax.Array:
         here = isinstance(x, jax.Array) and x.sharding.device_set == devices
         return x if here else jax.device_put(x, replicated(mesh))
 

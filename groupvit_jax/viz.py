@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ NAME = 32  # letters; a longer name is cut
 Rows = list[tuple[tuple[int, int, int] | None, str]]  # of a legend: colour and text
 
 
-def pictures(image: Image.Image, result, views: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
+def pictures(image: Image.Image, result: Any, views: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
     """Yields (view, PIL image) for those of `views` that are pictures, from an image's `inference.Segmentation`.
 
     All but `labels` are drawn at a size to look at (see SHORT and LONG); `labels` has the image's own size and holds
@@ -54,7 +55,7 @@ def pictures(image: Image.Image, result, views: Sequence[str]) -> Iterator[tuple
             yield view, label_map(result.labels, palette)
 
 
-def areas(name: str, result) -> dict:
+def areas(name: str, result: Any) -> dict:
     """How many pixels and percent of an image each class has, for JSON; of equal names the later have a number."""
     counts = np.bincount(result.labels.ravel(), minlength=len(result.names))
     rows = {}
@@ -134,8 +135,8 @@ def group_picture(image: np.ndarray, stages: Sequence[tuple[str, np.ndarray]]) -
     (w, h), gap = panels[0].size, letter_size(*image.shape[:2]) // 2
     across, down = (0, h + gap) if w > 2 * h else (w + gap, 0)
     canvas = Image.new("RGB", (w + (len(panels) - 1) * across, h + (len(panels) - 1) * down), "white")
-    for i, panel in enumerate(panels):
-        canvas.paste(panel, (i * across, i * down))
+    for i, picture in enumerate(panels):
+        canvas.paste(picture, (i * across, i * down))
     return canvas
 
 
@@ -146,7 +147,8 @@ def legend(names: Sequence[str], counts: np.ndarray, occur: Sequence[int], palet
     """Colour, name and share of the labels that `occur`, of which only the first LEGEND."""
     percent = 100 * counts / counts.sum()
     shares = [f"{percent[i]:.0f} %" if percent[i] >= 1 else "<1 %" for i in occur]
-    rows = [(tuple(palette[i].tolist()), f"{readable(names[i], i)}  {share}") for i, share in zip(occur, shares)]
+    rows: Rows = [(tuple(palette[i].tolist()), f"{readable(names[i], i)}  {share}")
+                  for i, share in zip(occur, shares)]
     return rows if len(rows) <= LEGEND else [*rows[:LEGEND], (None, f"and {len(rows) - LEGEND} more")]
 
 
@@ -197,8 +199,8 @@ def write_names(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) 
     for label, region in regions(coarse):
         text = readable(names[label], label)
         for form, size in ((text, em), (in_two(text), em), (text, em * 3 // 4), (in_two(text), em * 3 // 4)):
-            style = {"font": ImageFont.load_default(size), "stroke_width": max(1, size // 8), "anchor": "mm",
-                     "align": "center", "spacing": size // 8}
+            style: dict[str, Any] = {"font": ImageFont.load_default(size), "stroke_width": max(1, size // 8),
+                                     "anchor": "mm", "align": "center", "spacing": size // 8}
             x0, y0, x1, y1 = draw.textbbox((0, 0), form, **style)
             half = int((x1 - x0) / 2 / cell) + 2, int((y1 - y0) / 2 / cell) + 2
             if names[label] != "background" and (at := place(region, free, half)):
@@ -228,7 +230,8 @@ def place(region: np.ndarray, free: np.ndarray, half: tuple[int, int], inside: f
     if region.sum() < inside * (2 * half[0] + 1) * (2 * half[1] + 1):
         return None
 
-    def share(mask, times=1):  # of a box `times` as large around each pixel; none of it beyond the picture
+    def share(mask: np.ndarray, times: int = 1) -> np.ndarray:
+        # of a box `times` as large around each pixel; none of it beyond the picture
         size = [2 * min(times * h, n) + 1 for h, n in zip(half, mask.shape[::-1])]
         count = cv2.boxFilter(mask.astype(np.uint8), cv2.CV_32S, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
         return count / (size[0] * size[1])
@@ -237,11 +240,11 @@ def place(region: np.ndarray, free: np.ndarray, half: tuple[int, int], inside: f
     fits = (share(free) == 1) & (here >= inside)
     if not fits.any():
         return None
-    y, x = np.indices(region.shape)
+    y, x = (np.asarray(places) for places in np.indices(region.shape))
     off = np.hypot((x - x[region].mean()) / region.shape[1], (y - y[region].mean()) / region.shape[0])
     worth = here + share(region, 2) + share(region, 4) - off / 2
-    y, x = np.unravel_index(np.where(fits, worth, -np.inf).argmax(), fits.shape)
-    return int(x), int(y)
+    row, column = divmod(int(np.where(fits, worth, -np.inf).argmax()), fits.shape[1])
+    return column, row
 
 
 def in_two(text: str) -> str:

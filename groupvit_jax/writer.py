@@ -10,6 +10,7 @@ import pathlib
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -38,7 +39,7 @@ class Progress:
     this run: it moves the position and not the rate.
     """
 
-    def __init__(self, name: str, total: int, unit: str = "it", start: int = 0, scale: float = 1.0):
+    def __init__(self, name: str, total: int, unit: str = "it", start: int = 0, scale: float = 1.0) -> None:
         self.name, self.total, self.unit, self.done, self.scale = name, total, unit, start, scale
         self.start, self.began, self.shown, self.note = start, time.monotonic(), 0.0, ""
         self.recent = collections.deque([(self.began, start)], maxlen=60)  # (time, done), a second apart
@@ -47,7 +48,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is None or self.terminal:
             self._show(end="\n")
 
@@ -86,7 +87,7 @@ def clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def waiting(what: str, every: float = 5.0):
+def waiting(what: str, every: float = 5.0) -> Iterator[None]:
     """Says every few seconds that `what` goes on, and for how long: a compilation cannot know how far it is."""
     ended, began, terminal = threading.Event(), time.monotonic(), sys.stderr.isatty()
 
@@ -114,7 +115,7 @@ class MetricWriter:
     wandb: what `open_wandb` gave; it gets the same rows.
     """
 
-    def __init__(self, workdir: str, resumed_step: int = 0, wandb: Any = None):
+    def __init__(self, workdir: str, resumed_step: int = 0, wandb: Any = None) -> None:
         from tensorboardX import SummaryWriter  # slow to import, and only the writing process needs it
 
         self.path, self.wandb = pathlib.Path(workdir) / "metrics.jsonl", wandb
@@ -126,7 +127,7 @@ class MetricWriter:
             self.board = SummaryWriter(str(workdir), purge_step=resumed_step + 1)
 
     @contextlib.contextmanager
-    def _room(self):
+    def _room(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

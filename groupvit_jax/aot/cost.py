@@ -84,7 +84,7 @@ class Cost(NamedTuple):
 def measure(module: Module) -> Cost:
     """Walks the program from its entry: a loop counts as often as it runs, a fusion with its own number only."""
     runs, endless = walk(module, module.entry, 1)
-    marks = collections.Counter()
+    marks: collections.Counter[str] = collections.Counter()
     for run in runs:
         for found in (run.instruction, *inside(module, run)):
             if found.opcode == "custom-call" and found.target in MARKS:
@@ -98,7 +98,7 @@ def walk(module: Module, name: str, times: int) -> tuple[list[Run], int]:
     for instruction in around.values():
         moved = size(instruction.shape) + sum(size(around[i].shape) for i in instruction.inputs if i in around)
         runs.append(Run(instruction, times, moved))
-        inner = [([], 0)]
+        inner: list[tuple[list[Run], int]] = [([], 0)]
         if instruction.opcode == "while":
             trips = module.trips(instruction)
             endless += trips is None

@@ -1,5 +1,7 @@
 """The training step as StableHLO that another process can read."""
 
+from typing import Any
+
 import jax
 from jax import export
 
@@ -15,9 +17,10 @@ def exported(program: Program) -> bytes:
         step = jax.export.deserialize(open("F.stablehlo", "rb").read()).call
     """
     (state, of_state), (batch, of_batch) = (jax.tree.flatten(x) for x in (program.state, program.batch))
+    whole: tuple[Any, Any] = of_state, of_batch
 
-    def flat(state: list, batch: list):
-        after, metrics = program.step(of_state.unflatten(state), of_batch.unflatten(batch))
+    def flat(state: list, batch: list) -> tuple[list, dict[str, jax.Array]]:
+        after, metrics = program.step(whole[0].unflatten(state), whole[1].unflatten(batch))
         return jax.tree.leaves(after), metrics
 
     with parallel.use(program.mesh):

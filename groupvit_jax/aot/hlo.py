@@ -91,7 +91,7 @@ class Module:
 def bound_of(test: Instruction, around: dict[str, Instruction], given: list[Instruction]) -> int | None:
     """The constant n of a comparison `i < n` or `n > i` of a counter, which the loop carries, with an integer; None for
     other instructions. `given`: what its computation's parameters stand for."""
-    order = {"LT": 1, "GT": -1}.get(test.attribute(r"direction=(\w+)"))
+    order = {"LT": 1, "GT": -1}.get(test.attribute(r"direction=(\w+)") or "")
     if test.opcode != "compare" or order is None:
         return None
     sides = [around[name] for name in test.inputs]
@@ -104,11 +104,11 @@ def bound_of(test: Instruction, around: dict[str, Instruction], given: list[Inst
 def parse(text: str) -> Module:
     """Reads what `jax.stages.Compiled.as_text()` gives."""
     computations: dict[str, dict[str, Instruction]] = {}
-    entry, current = "", None
+    entry = ""
+    current: dict[str, Instruction] | None = None
     for line in text.splitlines():
         if line[:1].isspace():
-            found = INSTRUCTION.match(line) if current is not None else None
-            if found:
+            if current is not None and (found := INSTRUCTION.match(line)):
                 current[found[1]] = read(found[1], found[2])
         elif found := HEADER.match(line):
             current = computations.setdefault(found[2], {})

@@ -3,6 +3,7 @@
 import collections
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
@@ -11,21 +12,22 @@ FLOAT32 = ("float32", "float32")
 PARTS = ("loss", "grouping", "projectors", "towers")
 
 
-def float32_products(jaxpr) -> dict[str, dict[str, int]]:
+def float32_products(jaxpr: Any) -> dict[str, dict[str, int]]:
     """Products of two float32 arrays in a training step: how many there are in the program, by part and place in it."""
-    found = {name: collections.Counter() for name in PARTS}
+    found: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in PARTS}
     for types, where in products(jaxpr):
         if types == FLOAT32:
             found[part(where)][place(where)] += 1
     return {name: dict(places) for name, places in found.items()}
 
 
-def products(jaxpr, around: str = "") -> Iterator[tuple[tuple[str, str], str]]:
+def products(jaxpr: Any, around: str = "") -> Iterator[tuple[tuple[str, str], str]]:
     """Of each product or convolution the types of its two inputs and its name stack, outermost name first."""
     for equation in jaxpr.eqns:
         where = f"{around}/{equation.source_info.name_stack}"
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield tuple(str(jnp.dtype(x.aval.dtype)) for x in equation.invars[:2]), where
+            first, second = (str(jnp.dtype(x.aval.dtype)) for x in equation.invars[:2])
+            yield (first, second), where
         for inner in jaxprs_in_params(equation.params):
             yield from products(inner, where)
 

@@ -57,7 +57,8 @@ def compile(program: Program, target: Slice) -> dict[str, Any]:
 def sizes(why: str) -> tuple[int | None, int | None]:
     """Of a message that memory is short: the bytes that are needed and that there are."""
     found = [int(float(n) * UNITS[unit]) for n, unit in re.findall(r"\b(\d+(?:\.\d+)?)([KMGT])\b", why)]
-    return (*found, None, None)[:2]
+    needed, there, *_ = *found, None, None
+    return needed, there
 
 
 def costs(found: cost.Cost, chip: chips.Chip) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import importlib.util
 import math
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -44,15 +44,18 @@ def find(name: str) -> Slice:
     # it, which a real TPU would not allow.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
                       TPU_ACCELERATOR_TYPE=accelerator.format(n=n, m=2 * n))
-    options = {"chip_config_name": "megacore"} if generation == "v4" else {}  # both cores of a chip as one device
+    # Both cores of a chip as one device.
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
     if n == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)  # otherwise four are the least
     try:
-        devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+        devices: list[Any] = list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except jax.errors.JaxRuntimeError as error:
         why = str(error).splitlines()[0].removeprefix("INVALID_ARGUMENT: ")[:200]
         raise InputError(f"--topology={name} is no slice ({why}): {suggestion()}") from None
-    return Slice(name, n, devices, chips.find(devices[0].device_kind))
+    chip = chips.find(devices[0].device_kind)
+    assert chip, devices[0].device_kind  # of every generation
+    return Slice(name, n, devices, chip)
 
 
 def suggestion() -> str:

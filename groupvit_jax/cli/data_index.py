@@ -10,6 +10,7 @@ Training indexes what is not indexed yet.
 
 import os
 import time
+from typing import Any
 
 from absl import flags
 
@@ -42,7 +43,7 @@ def main(rest: list[str]) -> None:
         print(report(source, time.monotonic() - began), flush=True)
 
 
-def report(source, seconds: float) -> str:
+def report(source: Any, seconds: float) -> str:
     """Lines about one pattern."""
     from groupvit_jax.data.bad import listed
 

@@ -12,6 +12,7 @@ nothing if they are too large.
 
 import pathlib
 import re
+from typing import Any
 
 from absl import flags
 
@@ -47,14 +48,19 @@ def main(rest: list[str]) -> None:
     print(f"wrote {FLAGS.output}")
 
 
-def write_programs(found, folder: pathlib.Path) -> None:
+def write_programs(found: Any, folder: pathlib.Path) -> None:
     from groupvit_jax.inference import Model
     from groupvit_jax.interop import proof
 
+    module: Any
     if FLAGS.format == "stablehlo":
-        from groupvit_jax.exported import stablehlo as module
+        from groupvit_jax.exported import stablehlo
+
+        module = stablehlo
     else:
-        from groupvit_jax.exported import onnx as module
+        from groupvit_jax.exported import onnx
+
+        module = onnx
     model = Model(found.config, found.variables)
     module.export(model, folder)
     if FLAGS.verify == "off":
@@ -64,11 +70,11 @@ def write_programs(found, folder: pathlib.Path) -> None:
     proof.check(module.differences(model, folder), "the export")
 
 
-def write_weights(found, path: pathlib.Path) -> None:
+def write_weights(found: Any, path: pathlib.Path) -> None:
     from groupvit_jax.interop import proof, proof_port, writing
 
     if FLAGS.format == "hf":
-        writing.write_folder(path, *found, FLAGS.license)
+        writing.write_folder(path, found.config, found.variables, found.step, found.metrics, FLAGS.license)
     else:
         writing.write_checkpoint(path, *found)
     if why := proof.skipped(FLAGS.verify):

@@ -30,12 +30,12 @@ def define_flags() -> None:
 def main(rest: list[str]) -> None:
     if rest or not (FLAGS.source and FLAGS.output):
         raise InputError("usage: groupvit import --source=FILE_OR_FOLDER --output=DIR")
-    heads = (None, None)
+    heads: tuple[int | None, int | None] = (None, None)
     if FLAGS.heads:
         if len(FLAGS.heads) != 2 or not all(re.fullmatch("[1-9][0-9]*", number) for number in FLAGS.heads):
             raise InputError(f"--heads={','.join(FLAGS.heads)}: give two numbers, of the image and of the text tower, "
                              "as 6,4")
-        heads = tuple(map(int, FLAGS.heads))
+        heads = int(FLAGS.heads[0]), int(FLAGS.heads[1])
     from groupvit_jax import files
     from groupvit_jax.interop import proof, proof_port, reading
     from groupvit_jax.training import checkpoint

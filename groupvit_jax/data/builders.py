@@ -9,8 +9,9 @@ import functools
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -24,7 +25,7 @@ from groupvit_jax.errors import InputError
 _MASKS_A_SHARD = 256
 
 
-class _ShardsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+class _ShardsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped
     """Makes each shard by one function that yields its samples, in this process or wherever Beam takes it.
 
     shards: these functions; each is given a counter, for the samples that it leaves out, by kind. What they wrote and
@@ -34,9 +35,9 @@ class _ShardsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version("1.0.0")
     code_path = None  # TFDS would look beside it for checksums of downloads
 
-    def __init__(self, name: str, split: str, output: str | Path, shards: list):
+    def __init__(self, name: str, split: str, output: str | Path, shards: list) -> None:
         self.name, self.split, self.shards = name, split, shards
-        self._reports = []
+        self._reports: list[Path] = []
         super().__init__(data_dir=str(output), file_format="array_record")
 
     def so_far(self) -> list[dict]:
@@ -47,12 +48,12 @@ class _ShardsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 found.append(json.loads(path.read_bytes()))
         return found
 
-    def _shard_iterators_per_split(self, _) -> dict[str, list]:
+    def _shard_iterators_per_split(self, _: Any) -> dict[str, list]:
         # In the folder with a temporary name that TFDS fills and then renames; workers leave them there.
         self._reports = [Path(self.data_dir) / f"report-{i:05d}.json" for i in range(len(self.shards))]
         return {self.split: [functools.partial(_reported, *pair) for pair in zip(self.shards, self._reports)]}
 
-    def _download_and_prepare(self, dl_manager, download_config=None) -> None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
         samples = sum(report["samples"] for report in self.so_far())
         left_out = sum((Counter(report["left_out"]) for report in self.so_far()), Counter())
@@ -63,12 +64,12 @@ class _ShardsBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for path in (*self._reports, *Path(self.data_dir).glob("*.shard_infos.json")):  # the other is TFDS's, of Beam
             path.unlink()
 
-    def _describe(self, description: str, **features) -> tfds.core.DatasetInfo:
+    def _describe(self, description: str, **features: Any) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(builder=self, description=description, metadata=tfds.core.MetadataDict(),
                                      features=tfds.features.FeaturesDict(features | {"key": tfds.features.Text()}))
 
 
-class PairsBuilder(_ShardsBuilder, skip_registration=True):
+class PairsBuilder(_ShardsBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped
     """Pictures with captions from tars, a shard from each; what cannot be used is left out and counted.
 
     Records: image (encoded), caption and key (UTF-8).
@@ -78,7 +79,7 @@ class PairsBuilder(_ShardsBuilder, skip_registration=True):
         output: its files go to OUTPUT/NAME/1.0.0.
     """
 
-    def __init__(self, pattern: str, name: str, split: str, output: str | Path):
+    def __init__(self, pattern: str, name: str, split: str, output: str | Path) -> None:
         super().__init__(name, split, output,
                          [functools.partial(_pairs, path) for path in storage.expand(pattern, suffix=".tar")])
 
@@ -86,7 +87,7 @@ class PairsBuilder(_ShardsBuilder, skip_registration=True):
         return self._describe("Pictures with captions.", image=tfds.features.Image(), caption=tfds.features.Text())
 
 
-class SegmentationBuilder(_ShardsBuilder, skip_registration=True):
+class SegmentationBuilder(_ShardsBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS is untyped
     """A segmentation set from its usual folders.
 
     Records: image (encoded), mask (PNG with one channel: the set's label ids, 255 ignored) and key.
@@ -96,7 +97,7 @@ class SegmentationBuilder(_ShardsBuilder, skip_registration=True):
         name: of the data set that is made. output: its files go to OUTPUT/NAME/1.0.0.
     """
 
-    def __init__(self, key: str, root: str | Path, name: str, split: str | None, output: str | Path):
+    def __init__(self, key: str, root: str | Path, name: str, split: str | None, output: str | Path) -> None:
         self.key, pairs = key, segmentation_sets.pairs(key, root, split)
         super().__init__(name, split or segmentation_sets.find_layout(key).split, output,
                          [functools.partial(_masks, key, pairs[i : i + _MASKS_A_SHARD])
@@ -107,9 +108,9 @@ class SegmentationBuilder(_ShardsBuilder, skip_registration=True):
         return self._describe(f"Pictures and masks of {self.key}.", image=tfds.features.Image(), mask=mask)
 
 
-def _reported(samples, report: Path) -> Iterator[tuple[str, dict]]:
+def _reported(samples: Callable[[Counter[str]], Iterator[dict]], report: Path) -> Iterator[tuple[str, dict]]:
     """(key, sample) of each of `samples(left_out)`; then writes the report."""
-    left_out, count = Counter(), 0
+    left_out, count = Counter[str](), 0
     for sample in samples(left_out):
         yield sample["key"], sample
         count += 1
@@ -120,7 +121,9 @@ def _reported(samples, report: Path) -> Iterator[tuple[str, dict]]:
 def _pairs(path: str, left_out: Counter) -> Iterator[dict]:
     shard, = index.ensure([path])
     left_out.update(shard.problems)
-    source = TarSource(path) if shard.samples else []
+    if not shard.samples:
+        return
+    source = TarSource(path)
     for i in range(len(source)):
         if source.block > 1:
             source.prefetch(min(i + source.block, len(source) - 1))

@@ -35,12 +35,12 @@ class PatternTagger:
 
     name = "pattern"
 
-    def __init__(self):
+    def __init__(self) -> None:
         from textblob.en import parser  # imports NLTK: half a second, only where captions are tagged
 
         self._parser = parser
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return tagger, (self.name,)  # a worker process loads its own lexicon
 
     def __call__(self, caption: str) -> list[tuple[str, str]]:
@@ -52,14 +52,14 @@ class NltkTagger:
 
     name = "nltk"
 
-    def __init__(self):
+    def __init__(self) -> None:
         import nltk
 
         self._tokens = nltk.word_tokenize
         self._tokens("One sentence.")  # raises here, not at the first caption, where punkt_tab is missing
         self._tagger = nltk.tag.PerceptronTagger()  # nltk.pos_tag would read the weights at every call
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return tagger, (self.name,)
 
     def __call__(self, caption: str) -> list[tuple[str, str]]:
@@ -104,7 +104,7 @@ def content_words(caption: str, tag: Tagger | None = None) -> list[str]:
     """
     if "&" in caption:
         caption = html.unescape(html.unescape(caption))  # else "&amp;" gives the noun "amp"
-    words = {}
+    words: dict[str, str] = {}
     for word, label in (tag or tagger())(caption):
         if label in KEPT_TAGS and len(word) > 1 and word.replace("-", "").isalpha():
             words.setdefault(word.lower(), word)

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +43,8 @@ class Labelled:
 
     Raises InputError for a picture that cannot be read."""
 
-    def __init__(self, items: Sequence, classes: int, read: Callable[[object], tuple[bytes, int]],
-                 name: Callable[[object], str]):
+    def __init__(self, items: Sequence, classes: int, read: Callable[[Any], tuple[bytes, int]],
+                 name: Callable[[Any], str]) -> None:
         self._items, self.classes, self._read, self._name = items, classes, read, name
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ def _tars(layout: Layout, folder: Path) -> Labelled:
     items = []
     for path in storage.expand(folder):
         with open(path, "rb") as file:
-            def read(offset: int, size: int, file=file) -> bytes:
+            def read(offset: int, size: int, file: Any = file) -> bytes:
                 file.seek(offset)
                 return file.read(size)
 

@@ -8,7 +8,7 @@ import shlex
 import tempfile
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -51,8 +51,8 @@ def convert(dataset: str, data: str | os.PathLike, output: str | os.PathLike, na
     settings = _on_beam(beam_options) if beam else {}
     output = Path(output).expanduser().absolute()
     if dataset == PAIRS:
-        data = data if storage.is_remote(str(data)) else os.path.abspath(os.path.expanduser(data))
-        builder = PairsBuilder(data, name or dataset, split or "train", output)
+        tars = str(data) if storage.is_remote(str(data)) else os.path.abspath(os.path.expanduser(str(data)))
+        builder = PairsBuilder(tars, name or dataset, split or "train", output)
     else:
         builder = SegmentationBuilder(dataset, Path(data).expanduser().absolute(), name or dataset, split, output)
     folder = Path(builder.data_dir)
@@ -70,7 +70,7 @@ def convert(dataset: str, data: str | os.PathLike, output: str | os.PathLike, na
     return Converted(folder, builder.split, **builder.info.metadata)
 
 
-def _run(builder, settings: dict) -> None:
+def _run(builder: Any, settings: dict) -> None:
     import tensorflow_datasets as tfds
 
     config, ended = tfds.download.DownloadConfig(**settings), threading.Event()
@@ -97,7 +97,7 @@ def _run(builder, settings: dict) -> None:
         progress.advance(progress.total - progress.done, f"{builder.info.metadata['samples']:,} samples")
 
 
-def _watch(builder, progress: Progress, ended: threading.Event) -> None:
+def _watch(builder: Any, progress: Progress, ended: threading.Event) -> None:
     """Shows how far it is, wherever the shards are made."""
     while not ended.wait(1):
         reports = builder.so_far()

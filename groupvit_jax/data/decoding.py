@@ -6,10 +6,11 @@ tells a damaged file from a whole one, which PIL does not always. All else is PI
 
 import contextlib
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -49,7 +50,7 @@ class Picture(NamedTuple):
     read: Callable[[int], np.ndarray]  # shrink -> uint8 [height/shrink width/shrink 3], rounded up; 1: exact
 
 
-def stored_rgb(file) -> np.ndarray:
+def stored_rgb(file: BinaryIO | str | os.PathLike) -> np.ndarray:
     """The pixels of a picture in a file or at its path as they are stored, uint8 [h w 3]: masks fit no others. Raises
     whatever PIL does for one that is not whole."""
     data = file.read() if hasattr(file, "read") else Path(file).read_bytes()
@@ -66,7 +67,7 @@ def stored_rgb(file) -> np.ndarray:
         return rgb(image)
 
 
-def stored_size(file) -> tuple[int, int]:
+def stored_size(file: BinaryIO | str | os.PathLike) -> tuple[int, int]:
     """Height and width of the same, from its header."""
     with Image.open(file, formats=FORMATS) as image:
         return image.height, image.width
@@ -107,7 +108,7 @@ def open_picture(data: bytes) -> Picture:
         pixels = rgb(image)
         turn = _orientation(image)  # after the pixels: PNG may store it behind them, and TIFF is turned by PIL
         pixels = _UPRIGHT[turn](pixels) if turn in _UPRIGHT else pixels
-        return Picture(*pixels.shape[:2], (), lambda _: pixels)
+        return Picture(pixels.shape[0], pixels.shape[1], (), lambda _: pixels)
 
 
 def _check(height: int, width: int) -> None:

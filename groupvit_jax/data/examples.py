@@ -1,8 +1,10 @@
 """Samples to what the model sees: pixels and token ids, a group of pictures at a time."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from groupvit_jax.data import captions, images
 from groupvit_jax.data.bad import KINDS, BadSample
@@ -20,7 +22,7 @@ class MakeExample:
     config: `config.data`; augment: `config.augment`; length: tokens a text has at most. Raises BadSample when called.
     """
 
-    def __init__(self, config, augment, image_size: int, length: int):
+    def __init__(self, config: ConfigDict, augment: ConfigDict, image_size: int, length: int) -> None:
         self.size, self.length, self.prompts = image_size, length, config.prompts
         self.templates = tuple(config.templates) or captions.TEMPLATES
         self.tagger, self.encode = config.tagger, Tokenizer().encode
@@ -49,7 +51,7 @@ class MakeGroup:
     A sample that cannot be used is replaced by the next one of its set that can.
     """
 
-    def __init__(self, sources: Sequence, config, make_example: MakeExample, group: int, seed: int):
+    def __init__(self, sources: Sequence, config: ConfigDict, make_example: MakeExample, group: int, seed: int) -> None:
         self.sources, self.make_example, self.group, self.seed = sources, make_example, group, seed
         self.names = [entry.name for entry in config.train]
         self.groups = config.batch // group
@@ -59,9 +61,10 @@ class MakeGroup:
                            [source.block for source in sources], self.groups, seed)
         self.ahead = max(source.block for source in sources)  # draws
 
-    def __call__(self, number: int) -> dict[str, np.ndarray]:
+    def __call__(self, number: int) -> dict[str, Any]:
         step, lane = divmod(number, self.groups)
-        bad, pixels, texts = np.zeros((1, len(KINDS)), np.int32), [], []
+        bad, pixels = np.zeros((1, len(KINDS)), np.int32), []
+        texts: list[list[list[int]]] = []
         for draw in range(step * self.group, (step + 1) * self.group):
             self._read_ahead(lane, draw)
             image, of_picture = self._usable(*self.order(lane, draw), self.random(lane, draw), bad[0])
@@ -87,7 +90,8 @@ class MakeGroup:
             sample.pop("words", None)
         return sample
 
-    def _usable(self, number: int, index: int, rng: np.random.Generator, bad: np.ndarray):
+    def _usable(self, number: int, index: int, rng: np.random.Generator, bad: np.ndarray,
+                ) -> tuple[np.ndarray, list[list[int]]]:
         """The example at `index`, or the first after it that can be used."""
         source = self.sources[number]
         for i in range(index, index + _IN_A_ROW):
@@ -113,7 +117,7 @@ class MakeGroup:
         return tokens
 
 
-def join(groups: Sequence):
+def join(groups: Sequence) -> Any:
     """Groups as arrays in dicts and in `Packed`, one behind the other."""
     if isinstance(groups[0], dict):
         return {name: join([group[name] for group in groups]) for name in groups[0]}

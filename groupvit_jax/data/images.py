@@ -45,7 +45,9 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def crop_box(height, width, rng, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, rng: np.random.Generator,
+             area: tuple[float, float] = (0.08, 1.0),
+             aspect: tuple[float, float] = (3 / 4, 4 / 3)) -> tuple[int, int, int, int]:
     """Draws (top, left, height, width) of a crop: share of the area uniform, width/height log-uniform.
 
     After 10 boxes that do not fit, the largest centred one whose aspect is allowed (torchvision, timm).
@@ -65,10 +67,10 @@ def train_transform(
     data: bytes,
     size: int,
     rng: np.random.Generator,
-    crop_area=(0.08, 1.0),
-    crop_aspect=(3 / 4, 4 / 3),
-    randaugment=9.0,
-    decode="scaled",
+    crop_area: tuple[float, float] = (0.08, 1.0),
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    randaugment: float = 9.0,
+    decode: str = "scaled",
 ) -> np.ndarray:
     """Encoded image -> uint8 [size size 3] for training: decode, crop, RandAugment.
 
@@ -108,7 +110,7 @@ def resize_shorter(image: np.ndarray, short: float, long: float) -> np.ndarray:
     OpenCV's INTER_LINEAR on uint8: half-pixel centres, not antialiased, rounded to whole values; published
     scores depend on it. The image comes back as it is when no side changes.
     """
-    height, width = shorter_size(*image.shape[:2], short, long)
+    height, width = shorter_size(image.shape[0], image.shape[1], short, long)
     if (height, width) == image.shape[:2]:
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

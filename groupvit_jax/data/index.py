@@ -14,8 +14,8 @@ import os
 import random
 import signal
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -39,7 +39,7 @@ class Shard(NamedTuple):
     """A tar that has an index."""
 
     path: str
-    index: str  # the local file that holds it
+    index: str  # type: ignore[assignment]  # the local file that holds it; nobody looks for a field in a tuple
     samples: int
     problems: dict[str, int]  # kind of bad.KINDS -> how many samples were left out
     tagger: str | None  # whose words it holds
@@ -78,7 +78,7 @@ def ensure(paths: Sequence[str], workers: int | None = None, tagger: str | None 
                 pairs += shard.samples
                 if shown:
                     shown.advance(1, f"{pairs:,} pairs")
-    return shards
+    return [shard for shard in shards if shard]
 
 
 def read(shard: Shard) -> pa.RecordBatch:
@@ -100,7 +100,7 @@ def read(shard: Shard) -> pa.RecordBatch:
 # ---------------------------------------------------------------- the file
 
 
-def _homes(path):
+def _homes(path: str) -> list[str]:
     """Where the index of a tar may lie, the best first."""
     root = os.environ.get("GROUPVIT_CACHE") or os.path.join(os.path.expanduser("~"), ".cache/groupvit_jax/index")
     full = path if storage.is_remote(path) else os.path.abspath(path)
@@ -108,7 +108,7 @@ def _homes(path):
     return [cached] if storage.is_remote(path) else [path + SUFFIX, cached]
 
 
-def _find(path, fingerprint, tagger):
+def _find(path: str, fingerprint: tuple[int, str], tagger: str | None) -> Shard | None:
     """The shard, if it has an index that is up to date and holds the words that are asked for."""
     for home in _homes(path):
         if shard := _open(path, home, fingerprint, tagger):
@@ -118,7 +118,7 @@ def _find(path, fingerprint, tagger):
     return None
 
 
-def _open(path, home, fingerprint, tagger):
+def _open(path: str, home: str, fingerprint: tuple[int, str], tagger: str | None) -> Shard | None:
     if not os.path.isfile(home):
         return None
     try:
@@ -131,7 +131,7 @@ def _open(path, home, fingerprint, tagger):
     return shard if whole and tagger in (None, shard.tagger) else None
 
 
-def _map(file):
+def _map(file: str) -> tuple[pa.RecordBatch, dict[str, Any]]:
     """(record batch, what is said about it) of an index file, memory-mapped; no descriptor stays open."""
     with pa.memory_map(file) as mapped:
         reader = pa.ipc.open_file(mapped)
@@ -140,7 +140,7 @@ def _map(file):
         return batch, about
 
 
-def _keep(path, data):
+def _keep(path: str, data: bytes) -> str:
     """Writes the bytes of an index to the first of its homes that takes it -> that home."""
     for home in _homes(path):
         try:
@@ -152,11 +152,11 @@ def _keep(path, data):
                      "set GROUPVIT_CACHE to a folder that takes it")
 
 
-def _schema(about):
+def _schema(about: dict[str, Any]) -> pa.Schema:
     return pa.schema(_COLUMNS + ([_WORDS] if about["tagger"] else []))
 
 
-def _sum(batch):
+def _sum(batch: pa.RecordBatch) -> int:
     """A checksum of the columns: Arrow has none, and a wrong offset would pair pictures with others' captions."""
     total = zlib.crc32(batch.num_rows.to_bytes(8))
     for buffer in itertools.chain.from_iterable(column.buffers() for column in batch.columns):
@@ -164,7 +164,7 @@ def _sum(batch):
     return total
 
 
-def _encode(columns, about):
+def _encode(columns: list[list], about: dict[str, Any]) -> bytes:
     """The bytes of an index."""
     schema = _schema(about)
     batch = pa.record_batch([pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema)
@@ -173,7 +173,7 @@ def _encode(columns, about):
     return _written(batch.replace_schema_metadata({"groupvit": json.dumps(about)}), pa.ipc.new_file).to_pybytes()
 
 
-def _written(batch, new):
+def _written(batch: pa.RecordBatch, new: Callable) -> pa.Buffer:
     stream = pa.BufferOutputStream()
     with new(stream, batch.schema) as writer:
         writer.write_batch(batch)
@@ -183,7 +183,7 @@ def _written(batch, new):
 # ---------------------------------------------------------------- making one
 
 
-def _make(path, tagger):
+def _make(path: str, tagger: str | None) -> Shard:
     """Indexes one tar, unless another host has just done so -> its Shard."""
     fingerprint = storage.fingerprint(path)
     if shard := _find(path, fingerprint, tagger):
@@ -202,17 +202,17 @@ def _make(path, tagger):
     return Shard(path, _keep(path, data), len(rows), problems, tagger, fingerprint)
 
 
-def _scan(path, length, with_texts):
+def _scan(path: str, length: int, with_texts: bool) -> tuple[list[tuple], dict[int, bytes], dict[str, int]]:
     """Walks a tar -> (rows of its samples, {offset: bytes} of its captions, counts of problems)."""
     reader, texts = storage.Reader(cache_bytes=32 << 20), {}
     window = reader.chunk_bytes if storage.is_remote(path) else 1 << 15
 
-    def read(offset, size):
+    def read(offset: int, size: int) -> bytes:
         ahead = 3 * reader.chunk_bytes  # fetched while the last bytes are looked at
         reader.prefetch(path, offset, min(size + ahead, length - offset))
         return reader.read(path, offset, size)
 
-    def keep(offset, size):  # at once: a remote tar's bytes do not stay here long
+    def keep(offset: int, size: int) -> None:  # at once: a remote tar's bytes do not stay here long
         texts[offset] = reader.read(path, offset, size)
 
     try:
@@ -224,7 +224,7 @@ def _scan(path, length, with_texts):
     return rows, texts, problems
 
 
-def _words(data, is_json, tag):
+def _words(data: bytes, is_json: bool, tag: captions.Tagger) -> list[str]:
     try:
         return captions.content_words(samples.caption_text(data, is_json), tag)
     except BadSample:
@@ -234,9 +234,9 @@ def _words(data, is_json, tag):
 # ---------------------------------------------------------------- making many
 
 
-def _make_all(paths, workers, tagger) -> Iterator[tuple[int, Shard]]:
+def _make_all(paths: Sequence[str], workers: int | None, tagger: str | None) -> Iterator[tuple[int, Shard]]:
     """Yields (number of the path, its shard) as they are done."""
-    workers = min(workers or (16 if storage.is_remote(paths[0]) else os.cpu_count()), len(paths))
+    workers = min(workers or (16 if storage.is_remote(paths[0]) else os.cpu_count() or 1), len(paths))
     if workers == 1:
         for i, path in enumerate(paths):
             yield i, _make(path, tagger)
@@ -254,10 +254,10 @@ def _make_all(paths, workers, tagger) -> Iterator[tuple[int, Shard]]:
             raise
 
 
-def _pool(paths, workers):
+def _pool(paths: Sequence[str], workers: int) -> concurrent.futures.Executor:
     if storage.is_remote(paths[0]):
         return concurrent.futures.ThreadPoolExecutor(workers)
     # Not forked: the caller may run threads (JAX does), and a forked copy of those can hang.
     spawn = multiprocessing.get_context("spawn")
-    quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}  # end at Ctrl-C
-    return concurrent.futures.ProcessPoolExecutor(workers, spawn, **quietly)
+    return concurrent.futures.ProcessPoolExecutor(  # they end at Ctrl-C, and quietly
+        workers, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL))

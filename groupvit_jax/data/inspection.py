@@ -4,8 +4,10 @@ import dataclasses
 import io
 import math
 import time
+from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
 from groupvit_jax.data import pipeline, sources
@@ -33,7 +35,7 @@ class Inspection:
     seconds: float = 0.0  # of one thread, reading and making examples
 
 
-def inspect(config, samples: int) -> Inspection:
+def inspect(config: ConfigDict, samples: int) -> Inspection:
     """Opens what `config.data` names and makes the first examples of a run of `config` (the whole configuration).
 
     Raises InputError where `train` would, but for a large share of bad samples.
@@ -54,7 +56,7 @@ def inspect(config, samples: int) -> Inspection:
     return found
 
 
-def look(found: Inspection, make: MakeGroup, config, lane: int, draw: int) -> None:
+def look(found: Inspection, make: MakeGroup, config: ConfigDict, lane: int, draw: int) -> None:
     """Makes one example and notes what there is to note."""
     began, (number, index), sample = time.perf_counter(), make.order(lane, draw), {}
     try:
@@ -155,7 +157,7 @@ def contact_sheet(samples: list[tuple[np.ndarray, list[str]]], columns: int = 4,
     return canvas
 
 
-def wrapped(text: str, font, width: int) -> list[str]:
+def wrapped(text: str, font: Any, width: int) -> list[str]:
     """A text in lines of at most so many pixels; a dash begins it."""
     lines = ["-"]
     for word in text.split():

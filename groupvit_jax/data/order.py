@@ -54,12 +54,12 @@ def mixing(weights: Sequence[float], lanes: int) -> list[tuple[int, int, int]]:
     """Of each set but the last: (weight, that and all later ones' together) in whole numbers, stride of the phases."""
     fractions = [Fraction(str(weight)) for weight in weights]  # 0.1 means a tenth
     whole = math.lcm(*(f.denominator for f in fractions))
-    weights = [int(f * whole) for f in fractions]
+    parts = [int(f * whole) for f in fractions]
     levels = []
-    for i, weight in enumerate(weights[:-1]):
+    for i, weight in enumerate(parts[:-1]):
         # The lanes that a set passes over are neighbours: another stride spreads them evenly for the next set.
         stride = next(s for s in range(max(1, round(lanes * 0.618**i) % lanes), lanes + 2) if math.gcd(s, lanes) == 1)
-        levels.append((weight, sum(weights[i:]), stride))
+        levels.append((weight, sum(parts[i:]), stride))
     return levels
 
 

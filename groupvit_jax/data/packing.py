@@ -7,9 +7,10 @@ a text (segments) and positions start anew in each, so that the tower computes t
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from groupvit_jax.errors import InputError
 
@@ -25,13 +26,13 @@ class Packed(NamedTuple):
     places:    [G g t 2]: row and column of each text's end-of-text token in its group. Equal texts share one.
     """
 
-    tokens: np.ndarray
-    segments: np.ndarray
-    positions: np.ndarray
-    places: np.ndarray
+    tokens: Any
+    segments: Any
+    positions: Any
+    places: Any
 
 
-def rows_of(config, group: int) -> int:
+def rows_of(config: ConfigDict, group: int) -> int:
     """Rows for a group of pictures by the budget of `config.data`; InputError when it leaves texts no room."""
     texts = group * (1 + config.prompts)
     rows = math.ceil(group * (config.caption_tokens + config.prompts * config.prompt_tokens) / config.pack_length)
@@ -56,8 +57,9 @@ def pack(texts: Sequence[Sequence[Sequence[int]]], rows: int, length: int) -> tu
     most = min(len(longest_first[0]), length)
     while (starts := place([min(len(ids), most) for ids in longest_first], rows, length)) is None:
         most -= 1
-    packed = Packed(*np.zeros((3, 1, rows, length), np.int32), np.empty((1, len(ended), len(ended[0]), 2), np.int32))
-    number, ends = [0] * rows, {}
+    tokens, segments, positions = np.zeros((3, 1, rows, length), np.int32)
+    packed = Packed(tokens, segments, positions, np.empty((1, len(ended), len(ended[0]), 2), np.int32))
+    number, ends = [0] * rows, dict[tuple[int, ...], tuple[int, int]]()
     for ids, (row, start) in zip(longest_first, starts, strict=True):
         kept = ids if len(ids) <= most else (*ids[: most - 1], ids[-1])
         end = start + len(kept)

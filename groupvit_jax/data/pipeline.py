@@ -12,11 +12,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags, logging
 from grain.experimental import ThreadPrefetchIterDataset
+from ml_collections import ConfigDict
 
 from groupvit_jax.data.examples import MakeExample, MakeGroup, join
 from groupvit_jax.data.packing import LEAST
@@ -33,8 +35,8 @@ class Batches:
     `groups` is the number of groups of a whole batch; a batch's arrays split over that many devices and no more.
     """
 
-    def __init__(self, sources: Sequence[Source], config, make_example: MakeExample, seed: int,
-                 share: int = 0, shares: int = 1):
+    def __init__(self, sources: Sequence[Source], config: ConfigDict, make_example: MakeExample, seed: int,
+                 share: int = 0, shares: int = 1) -> None:
         self.group = group_size(config)
         self.groups = config.batch // self.group
         if self.groups % shares:
@@ -56,7 +58,7 @@ class Batches:
         """Of all groups, the i-th that is this process's."""
         return i // self.own * self.groups + self.first + i % self.own
 
-    def iterate(self, config, first_step: int) -> grain.DatasetIterator:
+    def iterate(self, config: ConfigDict, first_step: int) -> grain.DatasetIterator:
         """Batches from number `first_step` on, made ahead by threads or, with `config.workers`, by processes; close it.
 
         `config` is `config.data`; its threads, workers and prefetch (batches) change the speed and nothing else.
@@ -75,7 +77,7 @@ class Batches:
             stream = stream.mp_prefetch(each, end_with_parent)
         return iter(ThreadPrefetchIterDataset(stream.batch(self.own, batch_fn=join), prefetch_buffer_size=1))
 
-    def _check_cache(self, config) -> None:
+    def _check_cache(self, config: ConfigDict) -> None:
         """Warns where stretches of remote sets will be dropped before they are used up, and travel again."""
         # A worker makes every workers-th group: the same lanes in each batch, if they divide evenly.
         lanes = self.own // max(config.workers, 1) if self.own % max(config.workers, 1) == 0 else self.own
@@ -87,12 +89,12 @@ class Batches:
                                 "of %d", source, f"{need:,}", config.cache, self.own)
 
 
-def group_size(config) -> int:
+def group_size(config: ConfigDict) -> int:
     """Pictures a group: `config.group`, or the most below it that divides both it and the batch."""
     return math.gcd(config.group, config.batch)
 
 
-def check(config) -> None:
+def check(config: ConfigDict) -> None:
     """Raises InputError for a value of the whole configuration's `data`, `augment` or `seed` that cannot be."""
     data, augment = config.data, config.augment
     for name in ("crop_area", "crop_aspect"):
@@ -102,7 +104,7 @@ def check(config) -> None:
         raise InputError(f"config.data.templates has {wrong[0]!r}: give texts with one {{}} for the word, as "
                          "('a photo of a {}.',)")
     most = 2**31
-    bounds = [(f"data.{name}", data[name], least, high) for name, least, high in (
+    bounds: list[tuple[str, Any, float, float]] = [(f"data.{name}", data[name], least, high) for name, least, high in (
         ("batch", 1, most), ("group", 1, most), ("prompts", 0, 1000), ("threads", 0, 1000), ("workers", 0, 1000),
         ("worker_restarts", 0, most), ("prefetch", 1, 1000), ("cache", 1, most), ("pack_length", LEAST, 2**16),
         ("caption_tokens", 1, 2**16), ("prompt_tokens", 1, 2**16))]
@@ -124,12 +126,12 @@ def check(config) -> None:
                          f"{config.model.image.image_size} must be at least 2 and 1")
 
 
-def stream(batches: Batches, config, first_step: int) -> Iterator[Batch]:
+def stream(batches: Batches, config: ConfigDict, first_step: int) -> Iterator[Batch]:
     """`batches.iterate`, with workers that died replaced, `config.worker_restarts` times in any 1000 batches; close it.
 
     What a batch holds does not depend on who made it. Raises InputError when workers go on dying.
     """
-    n, died = first_step, []
+    n, died = first_step, list[int]()
     while True:
         iterator = batches.iterate(config, n)
         try:
@@ -162,4 +164,10 @@ def end_with_parent(worker: int, workers: int) -> None:
     faulthandler.enable()
     os.setpgrp()
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    assert parent  # the training
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -26,6 +26,8 @@ alone differs, by one level in less than one value in a thousand.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,20 +40,20 @@ _GREY = np.array([[19595, 38470, 7471]], np.float32)  # PIL's luma in units of 2
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13  # PIL's ImageFilter.SMOOTH
 
 
-def _fill(image, outside):
+def _fill(image: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """image[outside] = FILL in a part of its time; `outside` is bool [h w]."""
     full = cv2.rectangle(np.empty_like(image), (0, 0), outside.shape[::-1], FILL, cv2.FILLED)
     return cv2.copyTo(full, outside.view(np.uint8), image)
 
 
-def _sums(rows, columns):
+def _sums(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """[h w]: np.add.outer(rows, columns) in half of its time."""
     sums = np.repeat(rows, len(columns)).reshape(len(rows), -1)
     sums += columns
     return sums
 
 
-def _shear(image, level, down=False):
+def _shear(image: np.ndarray, level: float, down: bool = False) -> np.ndarray:
     """Row y is taken from x + level (y + 0.5), its left and right neighbours blended in float64, as PIL.
 
     `down`: the same with x and y exchanged.
@@ -78,7 +80,7 @@ def _shear(image, level, down=False):
     return _fill(cv2.merge(planes), outside)
 
 
-def _translate(image, share):
+def _translate(image: np.ndarray, share: float) -> np.ndarray:
     """Row y is taken from row y + share h; in float64, as PIL."""
     height = len(image)
     source = np.arange(height) + 0.5 + share * height
@@ -97,7 +99,7 @@ def _translate(image, share):
     return out
 
 
-def _rotate(image, degrees):
+def _rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """About the centre; in float32, PIL in float64: a blend close to a whole number may fall on its other side."""
     height, width = image.shape[:2]
     angle = -math.radians(degrees % 360.0)
@@ -124,7 +126,7 @@ def _rotate(image, degrees):
     return _fill(out, outside)
 
 
-def _autocontrast(image, _):
+def _autocontrast(image: np.ndarray, _: None) -> np.ndarray:
     """Each channel from its darkest to its brightest value becomes 0 to 255; one of a single value stays."""
     low, high = (f(image, axis=0) for f in (np.min, np.max))  # [w 3]: along whole rows it is fast
     low, high = low.min(axis=0).astype(int), high.max(axis=0).astype(int)  # [3]
@@ -134,7 +136,7 @@ def _autocontrast(image, _):
     return cv2.LUT(image, table[None])
 
 
-def _equalize(image, _):
+def _equalize(image: np.ndarray, _: None) -> np.ndarray:
     """Each channel's values are spread so that equal numbers of pixels fall on equal ranges."""
     table = np.empty((1, 256, 3), np.uint8)
     for channel in range(3):
@@ -145,20 +147,20 @@ def _equalize(image, _):
     return cv2.LUT(image, table)
 
 
-def _posterize(image, bits):
+def _posterize(image: np.ndarray, bits: int) -> np.ndarray:
     """Keeps the highest bits; 0 bits (magnitude 10) is a black image, as PIL's own gave before it raised."""
     return image & np.uint8(256 - 2 ** (8 - bits))
 
 
-def _solarize(image, threshold):
+def _solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     return image ^ (image >= threshold).view(np.uint8) * np.uint8(255)
 
 
-def _solarize_add(image, add):
+def _solarize_add(image: np.ndarray, add: int) -> np.ndarray:
     return image + (image < 128).view(np.uint8) * np.uint8(add)  # at most 127 + 110
 
 
-def _blend(base, image, factor):
+def _blend(base: np.ndarray | int, image: np.ndarray, factor: float) -> np.ndarray:
     """base + factor (image - base) in float32, cut to whole values, as PIL's Image.blend; arrays that broadcast."""
     out = np.subtract(image, base, dtype=np.float32)
     out *= np.float32(factor)
@@ -166,43 +168,43 @@ def _blend(base, image, factor):
     return np.clip(out, 0, 255, out=out).astype(np.uint8)
 
 
-def _grey(image):
+def _grey(image: np.ndarray) -> np.ndarray:
     """PIL's convert("L"): uint8 [h w 3] -> uint8 [h w]."""
     sums = cv2.transform(image.astype(np.float32), _GREY).astype(np.int32)
     return ((sums + (1 << 15)) >> 16).astype(np.uint8)
 
 
-def _color(image, factor):
+def _color(image: np.ndarray, factor: float) -> np.ndarray:
     return _blend(cv2.cvtColor(_grey(image), cv2.COLOR_GRAY2RGB), image, factor)
 
 
-def _contrast(image, factor):
+def _contrast(image: np.ndarray, factor: float) -> np.ndarray:
     mean = int(_grey(image).mean() + 0.5)
     return cv2.LUT(image, _blend(mean, _VALUES, factor))
 
 
-def _brightness(image, factor):
+def _brightness(image: np.ndarray, factor: float) -> np.ndarray:
     return cv2.LUT(image, _blend(0, _VALUES, factor))
 
 
-def _sharpness(image, factor):
+def _sharpness(image: np.ndarray, factor: float) -> np.ndarray:
     smooth = image.copy()  # PIL leaves the outermost pixels as they are
     smooth[1:-1, 1:-1] = cv2.filter2D(image, -1, _SMOOTH)[1:-1, 1:-1]  # k/13 is never halfway: no rounding differs
     return _blend(smooth, image, factor)
 
 
-def _signed(most):
+def _signed(most: float) -> Callable[[float, int], float]:
     """Level of an operation that goes either way: magnitude 10 gives +-most."""
     return lambda m, sign: sign * (m / LIMIT) * most
 
 
-def _enhance(m, sign):
+def _enhance(m: float, sign: int) -> float:
     """Factor of an enhancement: 1 leaves the image as it is, and either way is stronger."""
     return max(0.1, 1.0 + sign * (m / LIMIT) * 0.9)
 
 
 # name: (level, operation). `level(magnitude, sign)` is the argument of `operation(image, level)`.
-OPS = {
+OPS: dict[str, tuple[Callable[[float, int], float] | None, Callable[[np.ndarray, Any], np.ndarray]]] = {
     "AutoContrast": (None, _autocontrast),
     "Equalize": (None, _equalize),
     "Invert": (None, lambda image, _: ~image),
@@ -231,7 +233,8 @@ def apply(image: np.ndarray, name: str, magnitude: float, sign: int = 1) -> np.n
     return operation(image, level(magnitude, sign) if level else None)
 
 
-def randaugment(image: np.ndarray, rng: np.random.Generator, magnitude=9.0, std=0.5, ops=2, prob=0.5) -> np.ndarray:
+def randaugment(image: np.ndarray, rng: np.random.Generator, magnitude: float = 9.0,
+                std: float = 0.5, ops: int = 2, prob: float = 0.5) -> np.ndarray:
     """uint8 [h w 3], RGB -> uint8 [h w 3].
 
     Draws `ops` operations with replacement; each is applied with probability `prob`, at a magnitude drawn

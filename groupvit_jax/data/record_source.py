@@ -6,8 +6,10 @@ A record is a serialized tf.train.Example that holds the encoded picture and its
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class RecordSource:
     tagger = None  # no content words are stored
     block = 1  # reading at random is cheap
 
-    def __init__(self, pattern):
+    def __init__(self, pattern: str | os.PathLike) -> None:
         self.pattern = str(pattern)
         if storage.is_remote(self.pattern):
             raise InputError(f"{pattern}: ArrayRecord files are read from a local disk; copy or mount them")
@@ -63,10 +65,11 @@ class RecordSource:
         self.problems["truncated shard"] = counts.count(None)
         self._check()
 
-    def _open(self, parts, name: str) -> None:
+    def _open(self, parts: Sequence[Any], name: str) -> None:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self._name, self.problems = name, {}
+        self._name = name
+        self.problems: dict[str, int] = {}
         self._files = [(Path(part.filename).name, os.path.getsize(part.filename), f"{part.skip}+{part.take}")
                        for part in parts]
         # It opens a file when it is first read, in every process anew, and lets threads share it.
@@ -156,17 +159,19 @@ class TfdsSource(RecordSource):
             fields with encoded pictures and captions.
     """
 
-    def __init__(self, pattern):
+    def __init__(self, pattern: str | os.PathLike) -> None:
         self.pattern = str(pattern)
         if not self.pattern or storage.is_remote(self.pattern):
             raise InputError(f"no TFDS data set at {self.pattern!r}: name a folder on a local or mounted disk")
-        path, split = re.fullmatch(r"(.+?)(?::([A-Za-z]\w*(?:\[[^\]]*\])?))?", self.pattern).groups()
+        found = re.fullmatch(r"(.+?)(?::([A-Za-z]\w*(?:\[[^\]]*\])?))?", self.pattern)
+        assert found  # whatever it is
+        path, split = found.groups()
         folder = _dataset_folder(Path(path).expanduser())
         builder = tfds_sets.open_builder(folder)
         self._check_features(folder, builder.info.features)
         self._open(self._split(builder, split or "train"), split or "train")
 
-    def _check_features(self, folder: Path, features) -> None:
+    def _check_features(self, folder: Path, features: Any) -> None:
         """They are encoded pictures and texts if what is stored is a single string of bytes."""
         stored = {name for name, info in features.get_serialized_info().items()
                   if not isinstance(info, dict) and info.shape == () and np.dtype(info.np_dtype) == np.object_}
@@ -175,7 +180,7 @@ class TfdsSource(RecordSource):
                 raise InputError(f"{folder} has no {what}: it needs a field called one of {', '.join(names)}, but has "
                                  f"{', '.join(sorted(features))}")
 
-    def _split(self, builder, split: str):
+    def _split(self, builder: Any, split: str) -> Any:
         """The parts of the files that are this split."""
         try:
             parts = builder.info.splits[split].file_instructions

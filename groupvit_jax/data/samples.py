@@ -6,7 +6,7 @@ sample `000000012`. So img2dataset writes them.
 
 import collections
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from groupvit_jax.data.bad import BadSample, read_caption
 from groupvit_jax.data.tar import Damaged
@@ -27,7 +27,8 @@ def group(members: Iterable[tuple[str, int, int]],
         on_caption: called with (offset, size) of each file that may be a caption, as soon as it is passed.
     Returns: rows; counts by kind of bad.KINDS.
     """
-    samples, problems = {}, collections.Counter()
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    problems: collections.Counter[str] = collections.Counter()
     try:
         for name, offset, size in members:
             folder = name.rfind("/") + 1
@@ -55,7 +56,7 @@ def group(members: Iterable[tuple[str, int, int]],
     return rows, dict(problems)
 
 
-def _first(parts, kinds):
+def _first(parts: dict[str, tuple[int, int]], kinds: Sequence[str]) -> tuple[int, int] | None:
     for kind in kinds:
         if kind in parts and parts[kind][1]:
             return parts[kind]

@@ -7,6 +7,7 @@ sets: `labels` turns them into label ids.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -68,15 +69,16 @@ class Layout:
     listing: str = ""
 
 
-_VOC = {"image": "JPEGImages/{key}.jpg", "mask": "SegmentationClass/{key}{ending}", "split": "val",
-        "listing": "ImageSets/Segmentation/{split}.txt"}
+Settings = dict[str, Any]  # of Layout
+_VOC: Settings = {"image": "JPEGImages/{key}.jpg", "mask": "SegmentationClass/{key}{ending}", "split": "val",
+                  "listing": "ImageSets/Segmentation/{split}.txt"}
 _VOC2012 = _VOC | {"folders": ("VOCdevkit/VOC2012", "VOC2012"), "source": "unpack VOCtrainval_11-May-2012.tar from "
                    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012 in DATA_ROOT"}
-_CONTEXT = {"folders": ("VOCdevkit/VOC2010", "VOC2010"), "split": "val", "image": "JPEGImages/{key}.jpg",
+_CONTEXT: Settings = {"folders": ("VOCdevkit/VOC2010", "VOC2010"), "split": "val", "image": "JPEGImages/{key}.jpg",
             "mask": "SegmentationClassContext/{key}{ending}", "listing": "ImageSets/SegmentationContext/{split}.txt",
             "source": "unpack VOC2010's trainval images in DATA_ROOT and make the masks of 59 classes from "
                       "https://cs.stanford.edu/~roozbeh/pascal-context as MMSegmentation's guide says"}
-_COCO164K = {"folders": ("coco", "coco_stuff164k"), "split": "val2017", "image": "images/{split}/{key}.jpg",
+_COCO164K: Settings = {"folders": ("coco", "coco_stuff164k"), "split": "val2017", "image": "images/{split}/{key}.jpg",
              "mask": "annotations/{split}/{key}{ending}",
              "source": "unpack val2017.zip from https://cocodataset.org in DATA_ROOT/coco/images and "
                        "stuffthingmaps_trainval2017.zip from https://github.com/nightrome/cocostuff in "
@@ -187,7 +189,7 @@ def read_labels(key: str, path: str | Path) -> np.ndarray:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def read_mask(file, name: str) -> np.ndarray:
+def read_mask(file: BinaryIO | str | os.PathLike, name: str) -> np.ndarray:
     """The values of a mask in a file or at its path, uint8 [h w]; of 16 bits, 65535 becomes 255 (ignored)."""
     try:
         with Image.open(file, formats=FORMATS) as image:

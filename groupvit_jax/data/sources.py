@@ -14,6 +14,8 @@ import json
 import os
 from collections import Counter
 
+from ml_collections import ConfigDict
+
 from groupvit_jax.data import captions
 from groupvit_jax.data.bad import listed
 from groupvit_jax.data.record_source import RecordSource, TfdsSource
@@ -25,14 +27,14 @@ MADE = ("scenes", "fashion")  # sets that a verb of this name makes
 Source = TarSource | RecordSource | TfdsSource
 
 
-def open_sources(config, make_indexes: bool = True) -> list[Source]:
+def open_sources(config: ConfigDict, make_indexes: bool = True) -> list[Source]:
     """The sets of `config.data.train`, opened; tars without an index get one, or are refused.
 
     Raises InputError naming what is wrong with one.
     """
     if not config.train:
         raise InputError("config.data.train is empty: give it a set, as in configs/base.py")
-    sources = []
+    sources: list[Source] = []
     for entry in config.train:
         if entry.source not in KINDS:
             raise InputError(f"config.data.train: set {entry.name!r} has source {entry.source!r}; use one of "
@@ -50,14 +52,13 @@ def open_sources(config, make_indexes: bool = True) -> list[Source]:
                              f"--output={os.path.dirname(entry.path) or '.'}` makes them, or set "
                              f"--config.data.train[{len(sources)}].path to where they are")
         if entry.source == "tar":
-            source = TarSource(entry.path, True, cache_bytes=config.cache << 20, make_indexes=make_indexes)
+            sources.append(TarSource(entry.path, True, cache_bytes=config.cache << 20, make_indexes=make_indexes))
         else:
-            source = RecordSource(entry.path) if entry.source == "array_record" else TfdsSource(entry.path)
-        sources.append(source)
+            sources.append(RecordSource(entry.path) if entry.source == "array_record" else TfdsSource(entry.path))
     return sources
 
 
-def describe(config, sources: list[Source]) -> list[str]:
+def describe(config: ConfigDict, sources: list[Source]) -> list[str]:
     """A line a set: its name, its size, what was left out."""
     lines = []
     for entry, source in zip(config.train, sources, strict=True):
@@ -66,7 +67,7 @@ def describe(config, sources: list[Source]) -> list[str]:
     return lines
 
 
-def fingerprint(config, sources: list[Source]) -> str:
+def fingerprint(config: ConfigDict, sources: list[Source]) -> str:
     """16 hexadecimal digits over what fixes the samples and their order: the sets, and the files of each, wherever they
     lie. Reads nothing."""
     sets = [[entry.name, entry.source, float(entry.weight), len(source), source.files()]
@@ -74,10 +75,10 @@ def fingerprint(config, sources: list[Source]) -> str:
     return hashlib.sha256(json.dumps(sets).encode()).hexdigest()[:16]
 
 
-def tagger_name(config, sources: list[Source]) -> str:
+def tagger_name(config: ConfigDict, sources: list[Source]) -> str:
     """The tagger that `config.data.tagger` stands for: for "auto" the one whose words all sources hold, if there is
     one, else the best of this machine. Raises InputError for one that is unknown or not here but needed."""
-    stored = {source.tagger for source in sources}
+    stored = {source.tagger or "" for source in sources}
     if len(stored) == 1 and stored <= {"nltk", "pattern"} and config.tagger in ("auto", *stored):
         return stored.pop()
     return captions.tagger(config.tagger).name

@@ -12,6 +12,8 @@ import re
 import resource
 import threading
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from groupvit_jax.errors import InputError
 
@@ -31,6 +33,8 @@ def is_bucket(path: str) -> bool:
     """Whether it is remote and can be listed, and perhaps written; a web server cannot."""
     return is_remote(path) and not path.startswith(("http://", "https://"))
 
+T = TypeVar("T")
+
 
 def expand(pattern: str | os.PathLike, suffix: str = ".tar") -> list[str]:
     """The files that a path, folder, glob or brace pattern ({000..331}, {train,val}) stands for, sorted.
@@ -46,7 +50,7 @@ def expand(pattern: str | os.PathLike, suffix: str = ".tar") -> list[str]:
     return sorted({path for name in _braces(pattern) for path in find(name, suffix)})
 
 
-def _braces(pattern):
+def _braces(pattern: str) -> list[str]:
     """ "{08..10}" -> "08", "09", "10", and "{a,b}" -> "a", "b", for each such part."""
     found = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
     if not found:
@@ -60,7 +64,7 @@ def _braces(pattern):
     return [path for part in parts for path in _braces(pattern[: found.start()] + part + pattern[found.end() :])]
 
 
-def _find_local(name, suffix):
+def _find_local(name: str, suffix: str) -> list[str]:
     name = os.path.expanduser(name)
     if os.path.isfile(name):
         return [name]
@@ -69,7 +73,7 @@ def _find_local(name, suffix):
     return _matching(glob.glob(name, recursive=True), name, suffix)
 
 
-def _find_remote(name, suffix):
+def _find_remote(name: str, suffix: str) -> list[str]:
     system, path = filesystem(name)
     bucket = is_bucket(name)
     if set(name) & set("*?[" if bucket else "*["):  # "?" begins the query of a web address
@@ -83,13 +87,13 @@ def _find_remote(name, suffix):
     return _in_folder([system.unstrip_protocol(p) for p in found], name, suffix)
 
 
-def _in_folder(found, folder, suffix):
+def _in_folder(found: list[str], folder: str, suffix: str) -> list[str]:
     if not found:
         raise InputError(f"no {suffix} in {folder}: name a folder that holds {suffix} files")
     return found
 
 
-def _matching(found, pattern, suffix):
+def _matching(found: list[str], pattern: str, suffix: str) -> list[str]:
     """What a glob means: the files with the suffix if there are any, and not what else lies beside them."""
     if not found:
         raise InputError(f"no {suffix.strip('.*')} at {pattern}: give one, a folder of them, a glob or a range as "
@@ -97,7 +101,7 @@ def _matching(found, pattern, suffix):
     return fnmatch.filter(found, "*" + suffix) or found
 
 
-def filesystem(path: str):
+def filesystem(path: str) -> tuple[Any, str]:
     """(fsspec file system, path in it) of a URL. InputError for a missing package or an unknown protocol."""
     import fsspec  # local shards do without
 
@@ -142,7 +146,7 @@ def upload(path: str, data: bytes) -> None:
         system.pipe_file(inner, data)
 
 
-def _persistently(path, action):
+def _persistently(path: str, action: Callable[[], T]) -> T:
     """`action()`, tried again after what may pass, as an overloaded server or a lost connection."""
     for wait in (*WAITS, None):
         try:
@@ -160,6 +164,7 @@ def _persistently(path, action):
                 raise InputError(f"cannot read {path} ({said}): check the path, its permissions and the network, then "
                                  "run it again") from error
         time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
 
 
 class Reader:
@@ -170,16 +175,17 @@ class Reader:
     Pickled, it begins afresh.
     """
 
-    def __init__(self, cache_bytes: int = 512 << 20, chunk_bytes: int = 1 << 20):
+    def __init__(self, cache_bytes: int = 512 << 20, chunk_bytes: int = 1 << 20) -> None:
         self.cache_bytes, self.chunk_bytes = cache_bytes, chunk_bytes
         self._lock = threading.Lock()
-        self._files = {}  # path -> descriptor, the latest used last
+        self._files: dict[str, int] = {}  # path -> descriptor, the latest used last
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._most_files = allowed // 2 if 0 < allowed < 8192 else 4096
-        self._chunks = {}  # (path, number) -> future of bytes, the latest used last
-        self._pool = None
+        # (path, number) -> future of bytes, the latest used last
+        self._chunks: dict[tuple[str, int], concurrent.futures.Future[bytes]] = {}
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Reader, (self.cache_bytes, self.chunk_bytes)
 
     def read(self, path: str, offset: int, size: int) -> bytes:
@@ -207,11 +213,11 @@ class Reader:
         if pool:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if os is not None:  # as it is when Python ends
             self.close()
 
-    def _read_local(self, path, offset, size):
+    def _read_local(self, path: str, offset: int, size: int) -> bytes:
         with self._lock:
             file = self._files.pop(path, None)  # nobody else can close it while it is out here
         if file is None:
@@ -226,23 +232,24 @@ class Reader:
             if spare is not None:
                 os.close(spare)
 
-    def _read_remote(self, path, offset, size):
+    def _read_remote(self, path: str, offset: int, size: int) -> bytes:
         parts = [future.result() for future in self._request(path, offset, size)]
         start = offset % self.chunk_bytes
         return (parts[0] if len(parts) == 1 else b"".join(parts))[start : start + size]
 
-    def _request(self, path, offset, size):
+    def _request(self, path: str, offset: int, size: int) -> list[concurrent.futures.Future[bytes]]:
         """Futures of the chunks that hold a range."""
         chunks = range(offset // self.chunk_bytes, -(-(offset + size) // self.chunk_bytes))
         with self._lock:
-            self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(_THREADS)
-            futures = [self._chunks.pop((path, k), None) or self._pool.submit(self._fetch, path, k) for k in chunks]
+            pool = self._pool = self._pool or concurrent.futures.ThreadPoolExecutor(_THREADS)
+            futures = [self._chunks.pop((path, k)) if (path, k) in self._chunks else pool.submit(self._fetch, path, k)
+                       for k in chunks]
             self._chunks.update({(path, k): future for k, future in zip(chunks, futures)})
             while len(self._chunks) > max(2, self.cache_bytes // self.chunk_bytes):
                 self._chunks.pop(next(iter(self._chunks)))
         return futures
 
-    def _fetch(self, path, number):
+    def _fetch(self, path: str, number: int) -> bytes:
         system, inner = filesystem(path)
         start = number * self.chunk_bytes
         try:

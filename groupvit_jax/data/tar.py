@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypedDict
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
@@ -24,9 +25,16 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"
 class Damaged(Exception):
     """A tar that breaks off: the header at byte `offset`, or the file that belongs to it, is not whole."""
 
-    def __init__(self, offset: int, reason: str):
+    def __init__(self, offset: int, reason: str) -> None:
         super().__init__(offset, reason)
         self.offset, self.reason = offset, reason
+
+
+class Pax(TypedDict, total=False):
+    """What a PAX header says of a file."""
+
+    path: str
+    size: int
 
 
 class NotTar(Exception):
@@ -43,7 +51,8 @@ def members(read: Callable[[int, int], bytes], length: int, window: int = 1 << 1
     Raises: NotTar at once; Damaged after the last whole file, where the tar does not end as a tar does.
     """
     start, held = 0, b""  # the window: its place, its bytes
-    place, name, pax, common = 0, None, {}, {}
+    place, pax, common = 0, Pax(), Pax()
+    name: str | None = None
     while True:
         at = place - start
         if at + _BLOCK > len(held):
@@ -82,32 +91,33 @@ def members(read: Callable[[int, int], bytes], length: int, window: int = 1 << 1
         place = offset + -(-size // _BLOCK) * _BLOCK
 
 
-def _check_compressed(header):
+def _check_compressed(header: bytes) -> None:
     for magic, remedy in _COMPRESSED.items():
         if header.startswith(magic):
             raise NotTar(f"is compressed: unpack it ({remedy}) and name the .tar")
 
 
-def _check_first(header):
+def _check_first(header: bytes) -> None:
     _check_compressed(header)
     if header != _END and not _sound(header):
         raise NotTar("is no tar: download it again, or leave it out of the pattern")
 
 
-def _sound(header):
+def _sound(header: bytes) -> bool:
     """Whether the checksum is right: the sum of the header's bytes with blanks in the checksum's own place."""
     said = _number(header[148:156])
-    return said in tarfile.calc_chksums(header)  # the second one is of old programs, which add signed bytes
+    # The second one is of old programs, which add signed bytes.
+    return said in tarfile.calc_chksums(header)  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 @functools.lru_cache(1 << 14)  # checksums are small numbers, the same ones again and again
-def _adler(field):
+def _adler(field: bytes) -> int:
     """The lower half of Adler-32 (1 + the sum of the bytes, modulo 65521: much faster than sum()) of a header whose
     checksum is right and lies in this field."""
     return (1 + _number(field) + sum(field) - 8 * 32) % 65521
 
 
-def _number(field):
+def _number(field: bytes) -> int:
     """A number in octal digits or, where the first bit is set, in binary; -1 for anything else."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
@@ -117,7 +127,7 @@ def _number(field):
         return -1
 
 
-def _name(header):
+def _name(header: bytes) -> str:
     end = header.find(b"\0", 0, 100)
     name = header[: end if end >= 0 else 100]
     if header[345] and header[257:263] == b"ustar\0":  # POSIX; GNU's own format has other things there
@@ -125,9 +135,9 @@ def _name(header):
     return name.decode("utf-8", "backslashreplace")
 
 
-def _pax(place, data):
+def _pax(place: int, data: bytes) -> Pax:
     """The path and the size among the records "LENGTH KEY=VALUE\\n" of a PAX header."""
-    found, at = {}, 0
+    found, at = Pax(), 0
     try:
         while at < len(data) and data[at]:
             digits = data[at : data.index(b" ", at)]

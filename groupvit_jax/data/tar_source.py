@@ -4,9 +4,10 @@ import bisect
 import collections
 import itertools
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from groupvit_jax.data import index, samples, storage
 from groupvit_jax.data.bad import BadSample, listed
@@ -34,7 +35,7 @@ class TarSource:
     """
 
     def __init__(self, pattern: str | os.PathLike, progress: bool = False, *, workers: int | None = None,
-                 tagger: str | None = None, cache_bytes: int = 512 << 20, make_indexes: bool = True):
+                 tagger: str | None = None, cache_bytes: int = 512 << 20, make_indexes: bool = True) -> None:
         self.pattern = str(pattern)
         self.shards = index.ensure(storage.expand(pattern), workers, tagger, progress, make_indexes)
         self.problems = dict(sum((collections.Counter(shard.problems) for shard in self.shards), collections.Counter()))
@@ -43,7 +44,7 @@ class TarSource:
         self.block = _BLOCK if storage.is_remote(self.pattern) else 1
         self._starts = [0, *itertools.accumulate(shard.samples for shard in self.shards)]
         self._reader = storage.Reader(cache_bytes)
-        self._tables = {}  # number of the shard -> _Table, opened on first use in each process
+        self._tables: dict[int, _Table] = {}  # number of the shard -> _Table, opened on first use in each process
         if not len(self):
             left_out = listed(self.problems) or "no files of samples"
             raise InputError(f"no picture with a caption in {self.pattern} ({left_out}): tars need pairs such as "
@@ -94,10 +95,10 @@ class TarSource:
         self._reader.close()
         self._tables = {}
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": {}}
 
-    def _place(self, i):
+    def _place(self, i: int) -> tuple[str, Any, int]:
         """(path of the tar, its table, row) of sample i."""
         if not 0 <= i < len(self):
             raise IndexError(i)
@@ -107,7 +108,7 @@ class TarSource:
             table = self._tables[number] = _Table.of(index.read(self.shards[number]))
         return self.shards[number].path, table, i - self._starts[number]
 
-    def _read(self, path, image, caption):
+    def _read(self, path: str, image: tuple[int, int], caption: tuple[int, int]) -> Any:
         """The bytes of two places (offset, size), in one go where they are near each other."""
         (low, size), (high, size_high) = sorted((image, caption))
         if high - (low + size) > _NEAR:
@@ -128,11 +129,11 @@ class _Table(NamedTuple):
     words: object = None
 
     @classmethod
-    def of(cls, batch):
+    def of(cls, batch: pa.RecordBatch) -> Any:
         return cls(*(c.to_numpy() if name.endswith(("_offset", "_size")) else c
                      for name, c in zip(batch.schema.names, batch.columns)))
 
-    def places(self, row):
+    def places(self, row: int) -> Any:
         """(offset, size) of image and caption."""
         return ((int(self.image_offset[row]), int(self.image_size[row])),
                 (int(self.caption_offset[row]), int(self.caption_size[row])))

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from groupvit_jax.errors import InputError
 
@@ -16,7 +17,7 @@ def find(folder: str | Path) -> Path | None:
     return max(found, key=version, default=None)
 
 
-def open_builder(folder: str | Path):
+def open_builder(folder: str | Path) -> Any:
     """The data set in a folder, from its files alone; InputError if these cannot be read at random."""
     import tensorflow_datasets as tfds
 
@@ -33,7 +34,7 @@ class Records:
     Raises InputError if there is no such split, a field is missing, or the files cannot be read at random.
     """
 
-    def __init__(self, folder: Path, split: str, *fields: str):
+    def __init__(self, folder: Path, split: str, *fields: str) -> None:
         import tensorflow_datasets as tfds  # takes a while
 
         builder = open_builder(folder)

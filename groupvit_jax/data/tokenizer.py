@@ -97,18 +97,18 @@ def merge(symbols: Iterable[int], merges: dict[tuple[int, int], int]) -> list[in
         if k < n:
             before[k] = i
         for left, right in ((before[i], i), (i, k)):
-            if left >= 0 and (joined := merges.get((symbols[left], symbols[right]))) is not None:
-                heapq.heappush(heap, (joined, left))
+            if left >= 0 and (new := merges.get((symbols[left], symbols[right]))) is not None:
+                heapq.heappush(heap, (new, left))
     return [s for s in symbols if s >= 0]
 
 
 class Tokenizer:
     """CLIP's tokenizer. Pickles to nothing: vocabulary and the bounded cache are each process's own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._chunks: dict[str, list[int]] = {}
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Tokenizer, ()
 
     def encode(self, text: str, length: int | None = None) -> list[int]:

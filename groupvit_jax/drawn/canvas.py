@@ -1,10 +1,12 @@
 """The canvas of a scene: a ground, things placed on it without hiding each other, light and camera noise."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from groupvit_jax.drawn.looks import GROUNDS, OBJECTS, THINGS, UPRIGHT
+from groupvit_jax.drawn.looks import GROUNDS, OBJECTS, THINGS, UPRIGHT, Ground
 
 VISIBLE = 0.015  # share of the canvas below which a class counts as not visible and goes unnamed
 
@@ -16,22 +18,23 @@ class Canvas:
     `things_first` it is the other way round, for so many kinds of things.
     """
 
-    def __init__(self, rng, n, grounds=GROUNDS, things_first=0):
+    def __init__(self, rng: np.random.Generator, n: int, grounds: Mapping[str, Ground] = GROUNDS,
+                 things_first: int = 0) -> None:
         self.rng, self.n = rng, n
-        self.ground = rng.integers(len(grounds))
+        self.ground = int(rng.integers(len(grounds)))
         self.colours = list(grounds.values())[self.ground](rng, n) * self.tint()  # float32 [n n 3]
         self.ground_label, self.first = (
             (things_first + self.ground, 0) if things_first else (self.ground, len(grounds))
         )
         self.owner = np.zeros((n, n), np.uint8)  # 0 is the ground, then things in the order of placing
-        self.kinds = []  # of each thing, its number among the things
-        self.full = []  # area of each thing in pixels, were nothing in front of it
+        self.kinds: list[int] = []  # of each thing, its number among the things
+        self.full: list[int] = []  # area of each thing in pixels, were nothing in front of it
 
-    def tint(self):
+    def tint(self) -> np.ndarray:
         """Factors [3] on red, green, blue: another brightness and a slightly other hue each time."""
         return (self.rng.uniform(0.85, 1.1) * self.rng.uniform(0.94, 1.06, 3)).astype(np.float32)
 
-    def place(self, kind, radius, close=False):
+    def place(self, kind: int, radius: float, close: bool = False) -> None:
         """Adds a thing in front, where it hides no other by more than half; nothing if there is no room.
 
         Args:
@@ -42,7 +45,8 @@ class Canvas:
         inside, colours = self._thing(kind, radius, turn=0.5 if OBJECTS[kind] in UPRIGHT else math.pi)
         self.put(kind, inside, colours, 0.2 if close else 0.5 - 0.6 * radius, close)
 
-    def put(self, kind, inside, colours, reach, close=False, centre=(0.5, 0.5)):
+    def put(self, kind: int, inside: np.ndarray, colours: np.ndarray, reach: float,
+            close: bool = False, centre: Any = (0.5, 0.5)) -> None:
         """Adds what is `inside` a box [k k], with its colours [k k 3]; nothing if there is no room.
 
         Args:
@@ -51,7 +55,7 @@ class Canvas:
             close: may reach beyond the edges; otherwise no more than a fifth of it.
         """
         n, k = self.n, len(inside)
-        area = np.count_nonzero(inside)
+        area = int(np.count_nonzero(inside))
         for _ in range(12):
             top, left = (n * (centre + self.rng.uniform(-reach, reach, 2)) - k / 2).round().astype(int)
             on = np.s_[max(top, 0) : top + k, max(left, 0) : left + k]
@@ -68,7 +72,7 @@ class Canvas:
                 self.colours[on][seen] = colours[cut][seen]
                 return
 
-    def _thing(self, kind, radius, turn):
+    def _thing(self, kind: int, radius: float, turn: float) -> tuple[np.ndarray, np.ndarray]:
         """A thing in a box of its own: inside bool [k k], colours float32 [k k 3]."""
         rng = self.rng
         half = math.ceil(self.n * radius)
@@ -82,7 +86,7 @@ class Canvas:
         shade = 1 + rng.uniform(0, 0.12) * (0.5 * x - y)  # one side lighter
         return inside, colours * shade[..., None] * self.tint()
 
-    def develop(self):
+    def develop(self) -> tuple[np.ndarray, np.ndarray]:
         """Lights the picture and halves it: image uint8 [s s 3], mask uint8 [s s]."""
         rng, s = self.rng, self.n // 2
         rows = self.colours[::2] + self.colours[1::2]

@@ -1,5 +1,9 @@
 """Captions for scenes: a small grammar that names what it is given and nothing else."""
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 _PLURALS = {"leaf": "leaves", "fish": "fish", "strawberry": "strawberries", "dress": "dresses",
             "trousers": "trousers", "sandals": "sandals"}  # fmt: skip
 _NO_SINGULAR = {"trousers", "sandals"}
@@ -60,12 +64,12 @@ _BARE_TEMPLATES = (
 )
 
 
-def plural(name):
+def plural(name: str) -> str:
     """The plural of a class name."""
     return _PLURALS.get(name, name + "s")
 
 
-def _phrase(name, count):
+def _phrase(name: str, count: int) -> str:
     if count > 1:
         return f"{_NUMBERS[count]} {plural(name)}"
     if name in _NO_SINGULAR:
@@ -73,17 +77,17 @@ def _phrase(name, count):
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _listed(phrases):
+def _listed(phrases: Sequence[str]) -> str:
     if len(phrases) == 1:
         return phrases[0]
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
-def _pick(rng, options):
-    return options[rng.integers(len(options))]
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]
 
 
-def caption(rng, counts, ground):
+def caption(rng: np.random.Generator, counts: Mapping[str, int], ground: str | None) -> str:
     """A sentence that names what it is given.
 
     Args:
@@ -94,6 +98,7 @@ def caption(rng, counts, ground):
         str, such as "there are two coins and a zebra on the sand".
     """
     if not counts:
+        assert ground  # see above
         return _pick(rng, _BARE_TEMPLATES).format(bare=_pick(rng, _BARE[ground]))
     names = [list(counts)[i] for i in rng.permutation(len(counts))]
     place = f" {_pick(rng, _PLACES[ground])}" if ground else ""

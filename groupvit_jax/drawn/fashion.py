@@ -11,9 +11,11 @@ import colorsys
 import functools
 import io
 import math
+import os
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -49,7 +51,7 @@ class Photographs(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def photographs(source, split):
+def photographs(source: str, split: str) -> Photographs:
     """The photographs of a split; InputError names the file that is missing or damaged, and the remedy.
 
     Args:
@@ -69,14 +71,15 @@ def photographs(source, split):
     return Photographs(images, labels, of)
 
 
-def _find(source, name):
+def _find(source: str, name: str) -> Path:
     for path in (Path(source) / name, Path(source) / f"{name}.gz"):
         if path.is_file():
             return path
     raise InputError(f"no {name} nor {name}.gz in {source}: {_REMEDY}")
 
 
-def draw(source, seed, index, size=96, *, split="train", bare=0.05, close=0.35, alone=0.2):
+def draw(source: str, seed: int, index: int, size: int = 96, *, split: str = "train",
+         bare: float = 0.05, close: float = 0.35, alone: float = 0.2) -> Scene:
     """One scene, always the same for the same arguments.
 
     Args:
@@ -105,7 +108,7 @@ def draw(source, seed, index, size=96, *, split="train", bare=0.05, close=0.35, 
         for k, place in zip(_kinds(rng, count), places):
             _place(canvas, photos, k, rng.uniform(0.85, 1) * radius, place, hue)
     elif kind >= bare:
-        _place(canvas, photos, rng.integers(len(ITEMS)), rng.uniform(0.38, 0.5), (0.5, 0.5), hue)
+        _place(canvas, photos, int(rng.integers(len(ITEMS))), rng.uniform(0.38, 0.5), (0.5, 0.5), hue)
     image, mask = canvas.develop()
     shares = np.bincount(mask.ravel(), minlength=len(CLASSES)) / mask.size
     names = tuple(name for name, share in zip(CLASSES, shares, strict=True) if share >= VISIBLE)
@@ -113,15 +116,15 @@ def draw(source, seed, index, size=96, *, split="train", bare=0.05, close=0.35, 
     return Scene(image, mask, _caption(rng, names, canvas.kinds, ground_named), names)
 
 
-def _kinds(rng, count):
+def _kinds(rng: np.random.Generator, count: int) -> list[int]:
     """So many labels; of three or more, two are the same now and then ("two coats")."""
     kinds = rng.permutation(len(ITEMS))[:count]
     if count > 2 and rng.random() < 0.3:
         kinds[-1] = kinds[0]
-    return kinds
+    return kinds.tolist()
 
 
-def _place(canvas, photos, kind, radius, centre, hue):
+def _place(canvas: Canvas, photos: Photographs, kind: int, radius: float, centre: Any, hue: float) -> None:
     """Puts one of the photographs of a kind on the canvas, about there; radius is half its side. Each garment of a
     scene is dyed in a hue far from the others' (0.618 of the circle apart), as strongly as chance has it."""
     rng = canvas.rng
@@ -133,23 +136,23 @@ def _place(canvas, photos, kind, radius, centre, hue):
     canvas.put(kind, inside, grey[..., None] * dye * canvas.tint(), 0.03, True, centre)
 
 
-def _scaled(photo, side, angle=0.0):
+def _scaled(photo: np.ndarray, side: float, angle: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """A photograph [28 28] at `side` pixels, turned by an angle: inside bool [k k], grey float32 [k k] in 0..255."""
     k = math.ceil(side * (abs(math.cos(angle)) + abs(math.sin(angle))))
-    turn = cv2.getRotationMatrix2D(((_SIDE - 1) / 2, (_SIDE - 1) / 2), math.degrees(angle), side / _SIDE)
+    turn: np.ndarray = cv2.getRotationMatrix2D(((_SIDE - 1) / 2, (_SIDE - 1) / 2), math.degrees(angle), side / _SIDE)
     turn[:, 2] += (k - _SIDE) / 2  # from the photograph's middle to the box's
     inside = cv2.warpAffine((photo > _BACKDROP).astype(np.float32), turn, (k, k), flags=cv2.INTER_LINEAR)
     grey = cv2.warpAffine(photo.astype(np.float32), turn, (k, k), flags=cv2.INTER_LINEAR)
     return inside >= 0.5, grey
 
 
-def _caption(rng, names, kinds, ground_named):
+def _caption(rng: np.random.Generator, names: Sequence[str], kinds: Sequence[int], ground_named: float) -> str:
     counts = {name: kinds.count(ITEMS.index(name)) for name in names if name in ITEMS}
     ground = next((name for name in names if name in GROUNDS), None)
     return caption(rng, counts, ground if not counts or rng.random() < ground_named else None)
 
 
-def single(photo, size):
+def single(photo: np.ndarray, size: int) -> np.ndarray:
     """A photograph alone on plain paper, uint8 [size size 3], nothing about it random."""
     inside, grey = _scaled(photo, 2 * 0.8 * size)
     image = np.full((2 * size, 2 * size, 3), 236, np.float32)
@@ -163,7 +166,9 @@ def single(photo, size):
 # ---------------------------------------------------------------- on disk
 
 
-def write(output, source=SOURCE, train=24000, val=500, seed=0, size=96, shuffle=False, shard_size=1000, workers=None):
+def write(output: str | os.PathLike, source: str | os.PathLike = SOURCE, train: int = 24000, val: int = 500,
+          seed: int = 0, size: int = 96, shuffle: bool = False, shard_size: int = 1000,
+          workers: int | None = None) -> None:
     """Writes fashion scenes as data sets lie on disk, see `shards.write`, and the single test photographs.
 
     `output/singles/singles-00000.tar`, ...: every test photograph alone, `key.png` as large as a scene, and `key.cls`,
@@ -180,21 +185,22 @@ def write(output, source=SOURCE, train=24000, val=500, seed=0, size=96, shuffle=
     Raises:
         InputError: a file of the source is missing or damaged; the folder holds something else or cannot be written.
     """
-    source = str(source)
-    both = [photographs(source, split) for split in _SPLITS]
+    folder = str(source)
+    both = [photographs(folder, split) for split in _SPLITS]
     wanted = {"version": _VERSION, "train": train, "val": val, "seed": seed, "size": size, "shuffle": shuffle,
-              "shard_size": shard_size, "photographs": [zlib.crc32(p.labels, zlib.crc32(p.images)) for p in both]}
+              "shard_size": shard_size,
+              "photographs": [zlib.crc32(p.labels.data, zlib.crc32(p.images.data)) for p in both]}
     number = len(both[1].labels)
-    singles = [(f"singles/singles-{i:05d}.tar", _write_singles, source, size, first, min(first + shard_size, number))
+    singles = [(f"singles/singles-{i:05d}.tar", _write_singles, folder, size, first, min(first + shard_size, number))
                for i, first in enumerate(range(0, number, max(shard_size, 1)))]
-    shards.write(output, "fashion", functools.partial(draw, source, seed, size=size), wanted, PALETTE.values(),
+    shards.write(output, "fashion", functools.partial(draw, folder, seed, size=size), wanted, PALETTE.values(),
                       workers, singles)
 
 
-def _write_singles(path, source, size, first, last):
+def _write_singles(path: Path, source: str, size: int, first: int, last: int) -> None:
     photos = photographs(source, "val")
 
-    def files():
+    def files() -> Iterator[tuple[str, bytes]]:
         for index in range(first, last):
             data = io.BytesIO()
             Image.fromarray(single(photos.images[index], size)).save(data, "PNG")

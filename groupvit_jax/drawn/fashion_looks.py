@@ -13,11 +13,11 @@ ITEMS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandals", "shirt",
 # ---------------------------------------------------------------- grounds: (rng, n) -> colours [n n 3]
 
 
-def paper(rng, n):
+def paper(rng: np.random.Generator, n: int) -> np.ndarray:
     return mix(rgb(222, 220, 214), rgb(246, 245, 240), 0.5 + 0.5 * noise(rng, n, 3, 3))
 
 
-def wood(rng, n):
+def wood(rng: np.random.Generator, n: int) -> np.ndarray:
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
     plank = np.floor(y * rng.uniform(3.5, 5.5) + rng.random())
     grain = wave(y * 22 + 0.9 * noise(rng, n, 6, 3) + 0.4 * plank)
@@ -27,7 +27,7 @@ def wood(rng, n):
     return colours
 
 
-def carpet(rng, n):
+def carpet(rng: np.random.Generator, n: int) -> np.ndarray:
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
     u, v = 9 * (x + y) + rng.random(), 9 * (x - y) + rng.random()
     diamonds = np.clip(3 * wave(u) * wave(v) - 0.9, 0, 1)

@@ -5,6 +5,7 @@ Two bytes of zero, one for the type (8: unsigned bytes), one for the number of d
 """
 
 import gzip
+import io
 import math
 import os
 import zlib
@@ -29,7 +30,7 @@ def read(path: str | os.PathLike, shape: tuple[int, ...], remedy: str) -> np.nda
     """
     path = Path(path)
 
-    def wrong(what):
+    def wrong(what: str) -> InputError:
         return InputError(f"{path} {what}: {remedy}")
 
     try:
@@ -54,7 +55,7 @@ def read(path: str | os.PathLike, shape: tuple[int, ...], remedy: str) -> np.nda
     return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
-def _exactly(file, count):
+def _exactly(file: io.BufferedIOBase, count: int) -> bytes | None:
     """The next `count` bytes if the file ends after them, else None."""
     parts, left = [], count
     while left:

@@ -5,14 +5,20 @@ small patch of a picture says what it belongs to; every draw varies hue, brightn
 Colours are float32 in 0..255. Lengths are shares of the canvas, so a picture looks the same at any size.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from groupvit_jax.drawn.textures import TAU, capsule, dots, ellipse, mix, noise, rgb, wave
 
+Ground = Callable[[np.random.Generator, int], np.ndarray]
+Look = tuple[np.ndarray, np.ndarray]
+Thing = Callable[[np.random.Generator, np.ndarray, np.ndarray, np.ndarray, np.ndarray], Look]
+
 # ---------------------------------------------------------------- grounds: (rng, n) -> colours [n n 3]
 
 
-def sky(rng, n):
+def sky(rng: np.random.Generator, n: int) -> np.ndarray:
     down = np.linspace(0, 1, n, dtype=np.float32)[:, None]
     cloud = np.clip(noise(rng, n, 7, 4) + 0.5 * noise(rng, n, 14, 8), 0, 1)
     return mix(
@@ -22,19 +28,19 @@ def sky(rng, n):
     )
 
 
-def grass(rng, n):
+def grass(rng: np.random.Generator, n: int) -> np.ndarray:
     blades = noise(rng, n, 12, 44) + 0.7 * noise(rng, n, 24, 64)
     patchy = 1 + 0.06 * noise(rng, n, 4, 4)
     return mix(rgb(122, 196, 62), rgb(186, 236, 104), 0.5 + 0.7 * blades) * patchy[..., None]
 
 
-def sand(rng, n):
+def sand(rng: np.random.Generator, n: int) -> np.ndarray:
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
     ripple = wave(y * rng.uniform(5, 8) + 0.5 * noise(rng, n, 4, 5) + x * rng.uniform(-1, 1))
     return mix(rgb(206, 180, 136), rgb(238, 218, 178), 0.3 + 0.4 * ripple + 0.5 * noise(rng, n, 64, 64))
 
 
-def night(rng, n):
+def night(rng: np.random.Generator, n: int) -> np.ndarray:
     colours = mix(rgb(10, 12, 38), rgb(26, 28, 70), 0.5 + 0.5 * noise(rng, n, 4, 4))
     for _ in range(rng.integers(14, 30)):
         k = max(1, round(n / 64 * rng.uniform(0.6, 1.3)))
@@ -43,7 +49,7 @@ def night(rng, n):
     return colours
 
 
-def road(rng, n):
+def road(rng: np.random.Generator, n: int) -> np.ndarray:
     grain = noise(rng, n, 48, 48) + 0.3 * noise(rng, n, 5, 5)
     colours = mix(rgb(84, 84, 88), rgb(142, 142, 144), 0.5 + 0.6 * grain)
     if rng.random() < 0.6:  # a broken line
@@ -59,7 +65,7 @@ def road(rng, n):
 # x, y: the thing's own frame, radius 1, y down. u, v: the same axes in shares of the canvas, for textures.
 
 
-def zebra(rng, x, y, u, v):
+def zebra(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     inside = ellipse(x, y, -0.08, -0.02, 0.72, 0.42)
     inside |= capsule(x, y, 0.42, -0.1, 0.66, -0.62, 0.22) | capsule(x, y, 0.64, -0.64, 0.82, -0.48, 0.17)
     inside |= capsule(x, y, 0.56, -0.76, 0.52, -0.92, 0.08) | capsule(x, y, -0.74, -0.1, -0.9, 0.3, 0.07)
@@ -69,7 +75,7 @@ def zebra(rng, x, y, u, v):
     return inside, mix(rgb(16, 14, 14), rgb(246, 244, 240), np.clip(3.2 * (stripe - 0.5) + 0.55, 0, 1))
 
 
-def brick(rng, x, y, u, v):
+def brick(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     inside = (np.abs(x) < 0.95) & (np.abs(y) < 0.56)
     row = v / 0.1 + rng.random()
     col = u / 0.2 + 0.5 * (np.floor(row) % 2) + rng.random()
@@ -80,7 +86,7 @@ def brick(rng, x, y, u, v):
     return inside, colours
 
 
-def coin(rng, x, y, u, v):
+def coin(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     r = np.hypot(x, y)
     colours = mix(
         rgb(176, 112, 8), rgb(236, 168, 40), 0.5 + 0.35 * np.sin(3 * (x + y) + rng.uniform(0, 6))
@@ -91,14 +97,14 @@ def coin(rng, x, y, u, v):
     return r < 0.92, colours
 
 
-def leaf(rng, x, y, u, v):
+def leaf(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     half = 0.62 * np.clip(1 - (x / 0.9) ** 2, 0, 1) ** 0.8 * (1 - 0.25 * x)
     inside = (np.abs(y) < half) & (np.abs(x) < 0.9) | capsule(x, y, -0.8, 0, -1.0, 0.06, 0.06)
     vein = ((u - 0.8 * np.abs(v)) / 0.085 + rng.random()) % 1 < 0.17
     return inside, mix(rgb(8, 78, 28), rgb(70, 140, 58), 0.9 * ((np.abs(y) < 0.04) | vein))
 
 
-def banana(rng, x, y, u, v):
+def banana(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     across, turn = np.hypot(x, y + 0.56) - 0.86, np.arctan2(x, y + 0.56)  # along an arc that opens upwards
     thick = 0.42 * np.sqrt(np.clip(1 - (turn / 1.3) ** 2, 0, 1))
     edge = 0.8 * (np.abs(across - 0.1) < 0.03) + 0.5 * (across < -0.16)
@@ -107,7 +113,7 @@ def banana(rng, x, y, u, v):
     return np.abs(across) < thick, colours
 
 
-def plum(rng, x, y, u, v):
+def plum(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     fruit = ellipse(x, y, 0, 0.08, 0.84, 0.88)
     stem = capsule(x, y, 0, -0.7, 0.12, -0.93, 0.06)
     shine = np.exp(-6 * ((x + 0.3) ** 2 + (y + 0.3) ** 2))
@@ -117,7 +123,7 @@ def plum(rng, x, y, u, v):
     return fruit | stem, colours
 
 
-def fish(rng, x, y, u, v):
+def fish(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     body = ellipse(x, y, 0.2, 0, 0.74, 0.5)
     tail = (x < -0.25) & (x > -0.95) & (np.abs(y) < -0.85 * (x + 0.25) + 0.08)
     fin = (y < -0.3) & (y > -0.68) & (np.abs(x - 0.1) < 0.34 + 0.45 * (y + 0.3))
@@ -129,7 +135,7 @@ def fish(rng, x, y, u, v):
     return body | tail | fin, colours
 
 
-def strawberry(rng, x, y, u, v):
+def strawberry(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     down = np.clip((y + 0.72) / 1.66, 0, 1)
     fruit = (np.abs(x) < 0.82 * np.maximum(0, np.sin(np.pi * down**0.55)) ** 0.75) & (y > -0.72) & (y < 0.94)
     cap = (np.abs(x) < 0.56) & (y > -0.84) & (y < -0.5 + 0.14 * np.sin(x * 22))
@@ -138,7 +144,7 @@ def strawberry(rng, x, y, u, v):
     return fruit | cap, colours
 
 
-def flower(rng, x, y, u, v):
+def flower(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     r, turn = np.hypot(x, y), np.arctan2(y, x)
     petals = r < 0.96 * (0.52 + 0.48 * np.abs(np.cos(2.5 * turn)) ** 0.6)
     colours = mix(
@@ -148,7 +154,7 @@ def flower(rng, x, y, u, v):
     return petals, colours
 
 
-def kite(rng, x, y, u, v):
+def kite(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> Look:
     sail = np.abs(x) / 0.9 + np.where(y < -0.25, (-0.25 - y) / 0.74, (y + 0.25) / 1.1) < 1
     tail = (np.abs(x - 0.1 * np.sin(14 * y)) < 0.07) & (y > 0.6) & (y < 1)
     checks = (np.floor(u / 0.06 + rng.random()) + np.floor(v / 0.06 + rng.random())) % 2

@@ -5,6 +5,8 @@ visible, and an exact mask. Masks serve evaluation only: `write` stores them for
 """
 
 import functools
+import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,17 +21,17 @@ _VERSION = 1  # raise it whenever the same (seed, index) would give another scen
 
 
 def draw(
-    seed,
-    index,
-    size=64,
+    seed: int,
+    index: int,
+    size: int = 64,
     *,
-    split="train",
-    bare=0.15,
-    close=0.15,
-    repeat=0.3,
-    radius=(0.24, 0.4),
-    all_named=0.85,
-):
+    split: str = "train",
+    bare: float = 0.15,
+    close: float = 0.15,
+    repeat: float = 0.3,
+    radius: tuple[float, float] = (0.24, 0.4),
+    all_named: float = 0.85,
+) -> Scene:
     """One scene, always the same for the same arguments.
 
     Args:
@@ -56,14 +58,14 @@ def draw(
         for k in kinds:
             canvas.place(k, rng.uniform(radius[0], largest))
     elif kind >= bare:
-        canvas.place(rng.integers(len(OBJECTS)), rng.uniform(0.55, 1.1), close=True)
+        canvas.place(int(rng.integers(len(OBJECTS))), rng.uniform(0.55, 1.1), close=True)
     image, mask = canvas.develop()
     shares = np.bincount(mask.ravel(), minlength=len(CLASSES)) / mask.size
     names = tuple(name for name, share in zip(CLASSES, shares, strict=True) if share >= VISIBLE)
     return Scene(image, mask, _caption(rng, names, canvas.kinds, all_named), names)
 
 
-def _caption(rng, names, kinds, all_named):
+def _caption(rng: np.random.Generator, names: Sequence[str], kinds: list[int], all_named: float) -> str:
     said = list(names)
     if len(said) > 1 and rng.random() >= all_named:
         # The ground, or one thing of several: "sand" would be an odd name for a picture of a brick on sand.
@@ -73,7 +75,8 @@ def _caption(rng, names, kinds, all_named):
     return caption(rng, counts, next((name for name in said if name in BACKGROUNDS), None))
 
 
-def write(output, train, val, seed=0, size=64, shuffle=False, shard_size=1000, workers=None):
+def write(output: str | os.PathLike, train: int, val: int, seed: int = 0, size: int = 64,
+          shuffle: bool = False, shard_size: int = 1000, workers: int | None = None) -> None:
     """Writes scenes as data sets lie on disk, see `shards.write`.
 
     Args:

@@ -7,9 +7,10 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,8 @@ from PIL import Image
 from groupvit_jax import files
 from groupvit_jax.data.tar import write_tar
 from groupvit_jax.errors import InputError
+
+Job = tuple[Any, ...]  # see `write` and `_work`
 
 
 class Scene(NamedTuple):
@@ -26,7 +29,9 @@ class Scene(NamedTuple):
     names: tuple  # the visible classes, in label order
 
 
-def write(output, name, draw, wanted, colours, workers=None, more=()):
+def write(output: str | os.PathLike, name: str, draw: Callable, wanted: dict[str, Any],
+          colours: Iterable[Sequence[int]], workers: int | None = None,
+          more: Iterable[Job] = ()) -> None:
     """Writes scenes as data sets lie on disk; what is there already stays, so a second run is quick.
 
     `output/train-00000.tar`, ...: WebDataset tars of JPEGs and captions, as img2dataset writes them.
@@ -44,18 +49,19 @@ def write(output, name, draw, wanted, colours, workers=None, more=()):
     Raises:
         InputError: the folder holds something else, or cannot be written (no space, no permission).
     """
-    output = Path(output)
+    folder = Path(output)
     train, val, shard = wanted["train"], wanted["val"], wanted["shard_size"]
     if min(train, val, wanted["seed"]) < 0 or wanted["size"] < 16 or shard < 1:
         found = ", ".join(f"{field}={wanted[field]}" for field in ("train", "val", "seed", "size", "shard_size"))
         raise InputError(f"{name} need train, val, seed >= 0, size >= 16 and shard_size >= 1, not {found}")
     try:
-        _claim(output, name, wanted)
-        tars = [(f"train-{i:05d}.tar", _write_train, draw, wanted["shuffle"], first, min(first + shard, train))
-                for i, first in enumerate(range(0, train, shard))]
-        jobs = [(job, output / path, *arguments) for path, job, *arguments in (*tars, *more)]
-        jobs = [job for job in jobs if not job[1].exists()]
-        voc = output / "VOCdevkit" / name
+        _claim(folder, name, wanted)
+        tars: list[Job] = [
+            (f"train-{i:05d}.tar", _write_train, draw, wanted["shuffle"], first, min(first + shard, train))
+            for i, first in enumerate(range(0, train, shard))]
+        jobs: list[Job] = [(job, folder / path, *arguments) for path, job, *arguments in (*tars, *more)
+                           if not (folder / path).exists()]
+        voc = folder / "VOCdevkit" / name
         listing = voc / "ImageSets" / "Segmentation" / "val.txt"
         if not listing.exists():
             palette = [part for colour in colours for part in colour]
@@ -65,12 +71,12 @@ def write(output, name, draw, wanted, colours, workers=None, more=()):
             files.write(listing, "".join(f"{_val_key(i)}\n" for i in range(val)).encode())
     except OSError as error:
         raise InputError(
-            f"cannot write {name} to {output} ({error.strerror or error}): free some space there or choose "
+            f"cannot write {name} to {folder} ({error.strerror or error}): free some space there or choose "
             f"another folder, then run again"
         ) from error
 
 
-def _claim(output, name, wanted):
+def _claim(output: Path, name: str, wanted: dict[str, Any]) -> None:
     """Makes the folders and notes the parameters, or finds the same ones there."""
     note = output / f"{name}.json"
     if output.is_dir() and any(output.iterdir()):
@@ -89,13 +95,13 @@ def _claim(output, name, wanted):
         (output / "VOCdevkit" / name / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _work(jobs, name, workers):
+def _work(jobs: Sequence[Job], name: str, workers: int | None) -> None:
     """Runs (function, *arguments, first, last) jobs in processes, with progress."""
     from groupvit_jax.writer import Progress
 
     if not jobs:
         return
-    workers = min(workers or os.cpu_count(), len(jobs))
+    workers = min(workers or os.cpu_count() or 1, len(jobs))
     with Progress(name, sum(job[-1] - job[-2] for job in jobs), "scenes") as progress:
         if workers <= 1:
             for job, *arguments in jobs:
@@ -104,8 +110,8 @@ def _work(jobs, name, workers):
             return
         # Not forked: the caller may run threads (JAX does), and a forked copy of those can hang.
         spawn = multiprocessing.get_context("spawn")
-        quietly = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}  # end at Ctrl-C
-        with concurrent.futures.ProcessPoolExecutor(workers, spawn, **quietly) as pool:
+        with concurrent.futures.ProcessPoolExecutor(  # they end at Ctrl-C, and quietly
+                workers, spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)) as pool:
             running = {pool.submit(*job): job[-1] - job[-2] for job in jobs}
             try:
                 for done in concurrent.futures.as_completed(running):
@@ -120,13 +126,13 @@ def _work(jobs, name, workers):
                 raise
 
 
-def _write_train(path, draw, shuffle, first, last):
+def _write_train(path: Any, draw: Callable, shuffle: bool, first: int, last: int) -> None:
     scenes = [draw(index, split="train") for index in range(first, last)]
     captions = [scene.caption for scene in scenes]
     if shuffle:
         captions = captions[1:] + captions[:1]  # scenes follow each other at random
 
-    def files():
+    def files() -> Iterator[tuple[str, bytes]]:
         for index, scene, text in zip(range(first, last), scenes, captions):
             yield f"{index:09d}.jpg", _encode(scene.image, quality=92)
             yield f"{index:09d}.txt", text.encode()
@@ -134,7 +140,7 @@ def _write_train(path, draw, shuffle, first, last):
     write_tar(path, files())
 
 
-def _write_val(voc, draw, palette, first, last):
+def _write_val(voc: Path, draw: Callable, palette: Any, first: int, last: int) -> None:
     for index in range(first, last):
         scene = draw(index, split="val")
         files.write(voc / "JPEGImages" / f"{_val_key(index)}.jpg", _encode(scene.image, quality=95))
@@ -144,11 +150,11 @@ def _write_val(voc, draw, palette, first, last):
         files.write(voc / "SegmentationClass" / f"{_val_key(index)}.png", data.getvalue())
 
 
-def _val_key(index):
+def _val_key(index: int) -> str:
     return f"val_{index:06d}"
 
 
-def _encode(image, quality):
+def _encode(image: np.ndarray, quality: int) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image).save(data, "JPEG", quality=quality, subsampling=0)  # 4:4:4
     return data.getvalue()

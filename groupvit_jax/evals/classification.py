@@ -1,6 +1,7 @@
 """Zero-shot classification of whole pictures on the device: top-1 and top-5."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from groupvit_jax.evals.prompts import Queries
 from groupvit_jax.evals.segmentation import by_label, einsum
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
+from groupvit_jax.models.two_towers import TwoTowers
+
+Arrays = dict[str, jax.Array]
 
 
 def fit(image: np.ndarray, side: int, name: str = "an image") -> np.ndarray:
@@ -27,7 +31,8 @@ def fit(image: np.ndarray, side: int, name: str = "an image") -> np.ndarray:
 
 def pack(pictures: list[tuple[np.ndarray, int]], side: int, images: int) -> dict[str, np.ndarray]:
     """Pictures with their classes as one device's batch: uint8 [images side side 3], int32 [images], -1 for none."""
-    batch = {"image": np.zeros((images, side, side, 3), np.uint8), "label": np.full(images, -1, np.int32)}
+    batch: dict[str, Any] = {"image": np.zeros((images, side, side, 3), np.uint8),
+                             "label": np.full(images, -1, np.int32)}
     for i, (image, label) in enumerate(pictures):
         batch["image"][i], batch["label"][i] = image, label
     return batch
@@ -37,14 +42,14 @@ def empty_sums(devices: int) -> dict[str, np.ndarray]:
     return {name: np.zeros(devices, np.int32) for name in ("top1", "top5", "images")}
 
 
-def make_counter(model, mesh: jax.sharding.Mesh) -> Callable[..., dict]:
+def make_counter(model: TwoTowers, mesh: jax.sharding.Mesh) -> Callable[..., dict]:
     """The one program for whole pictures: `count(variables, queries, sums, batch) -> sums`.
 
     batch: of each device what `pack` gives, [devices ...], split over the mesh. A class is the k-th choice if k - 1
     others are nearer, or as near and before it in the list.
     """
 
-    def count(variables, queries: Queries, sums, batch):
+    def count(variables: dict[str, Any], queries: Queries, sums: Arrays, batch: Arrays) -> Arrays:
         images, labels = batch["image"], batch["label"]  # [d b h w 3], [d b]
         features = model.apply(variables, normalize(images.reshape(-1, *images.shape[2:])), method="encode_image")
         pooled = unit(model.apply(variables, features.pooled, method="project_image"))  # [d*b e]

@@ -5,6 +5,7 @@ matrix products a window, then the scores of these groups, CHUNK labels at a tim
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from groupvit_jax import parallel
 from groupvit_jax.evals.prompts import Queries
 from groupvit_jax.evals.segmentation import CHUNK, WindowScores, einsum, window_scores
 from groupvit_jax.evals.tiles import COLUMNS, LABELS, ROWS, SOURCE
+from groupvit_jax.models.two_towers import TwoTowers
 
+Arrays = dict[str, jax.Array]
 CARRY = 20  # bits of the lower half of a count; the upper half holds what is above
 
 
@@ -42,14 +45,15 @@ def tile_members(members: jax.Array, batch: dict, t: jax.Array, k: jax.Array) ->
     return out.swapaxes(0, 1).reshape(groups, ROWS * COLUMNS)
 
 
-def best_label(table: jax.Array, members: jax.Array, first, number, labels: jax.Array) -> jax.Array:
+def best_label(table: jax.Array, members: jax.Array, first: jax.Array, number: jax.Array,
+               labels: jax.Array) -> jax.Array:
     """The label that scores highest in each of p pixels, the first if equal: int32 [p].
 
     table [b chunk CHUNK g] of all windows; members [k g p] of the tile's, `number` from `first`; labels: how many.
     """
     pixels, place = members.shape[-1], jnp.arange(CHUNK, dtype=jnp.int32)[:, None]
 
-    def better(j, carry):
+    def better(j: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         best, label = carry
         add = lambda k, scores: scores + einsum("cg,gp->cp", table[first + k, j], members[k])  # noqa: E731
         scores = lax.fori_loop(0, number, add, jnp.zeros((CHUNK, pixels)))
@@ -65,7 +69,7 @@ def owners_of(members: jax.Array, number: jax.Array) -> jax.Array:
     """Members [k g p] -> int32 [p]: window * g + group of the largest share in each pixel, the first if equal."""
     groups, pixels = members.shape[1:]
 
-    def larger(k, carry):
+    def larger(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         largest, owner = carry
         share, group = members[k].max(axis=0), members[k].argmax(axis=0).astype(jnp.int32)
         return jnp.maximum(share, largest), jnp.where(share > largest, k * groups + group, owner)
@@ -86,7 +90,7 @@ def count_device(refined: bool, oracle: bool, apart: bool, scores: WindowScores,
     real_groups = groups - refined  # the others are background
     table = scores.table.reshape(b, groups, -1, CHUNK).transpose(0, 2, 3, 1)  # [b chunk CHUNK g]
 
-    def add_tile(t, carry):
+    def add_tile(t: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         confusion, owned, members, seen = carry
         first, number = batch["first"][t], batch["number"][t]
         members = lax.fori_loop(0, number, lambda k, members: members.at[k].set(
@@ -158,19 +162,19 @@ def total(sums: np.ndarray) -> np.ndarray:
     return ((sums[:, 0].astype(np.int64) << CARRY) + sums[:, 1]).sum(axis=0)
 
 
-def all_scores(model, variables, windows: jax.Array, number: jax.Array, queries: Queries, refined: bool,
-               at_once: int) -> WindowScores:
+def all_scores(model: TwoTowers, variables: dict[str, Any], windows: jax.Array, number: jax.Array,
+               queries: Queries, refined: bool, at_once: int) -> WindowScores:
     """uint8 windows [devices b h w 3], of which each device has up to `number` -> WindowScores [devices b ...].
 
     The towers see `at_once` windows of a device at a time: on a CPU one alone stays in its caches.
     """
     devices, _, *shape = windows.shape
 
-    def score(windows):  # [devices at_once h w 3]
+    def score(windows: jax.Array) -> WindowScores:  # [devices at_once h w 3]
         scores = window_scores(model, variables, windows.reshape(-1, *shape), queries, refined)._replace(stages=())
         return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), scores)
 
-    def add(j, scores):
+    def add(j: jax.Array, scores: WindowScores) -> WindowScores:
         new = score(lax.dynamic_slice_in_dim(windows, j * at_once, at_once, axis=1))
         return jax.tree.map(lambda all, x: lax.dynamic_update_slice_in_dim(all, x, j * at_once, axis=1), scores, new)
 
@@ -179,8 +183,8 @@ def all_scores(model, variables, windows: jax.Array, number: jax.Array, queries:
     return lax.fori_loop(0, -(-number // at_once), add, blank)
 
 
-def make_counter(model, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool = False, refined: bool = False,
-                 oracle: bool = False, apart: bool = False) -> Callable[..., dict]:
+def make_counter(model: TwoTowers, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool = False,
+                 refined: bool = False, oracle: bool = False, apart: bool = False) -> Callable[..., dict]:
     """The one program for images: `count(variables, queries, sums, batch) -> sums`, for whatever data set.
 
     batch: of each device what `tiles.pack` gives, [devices ...], split over the mesh as a training batch is, its
@@ -192,11 +196,11 @@ def make_counter(model, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool =
     """
     split = parallel.batch_sharding(mesh)
 
-    def count(variables, queries: Queries, sums, batch):
+    def count(variables: dict[str, Any], queries: Queries, sums: Arrays, batch: Arrays) -> Arrays:
         number = (batch["image"] < batch["image"].shape[1]).sum(axis=1).max()
         scores = all_scores(model, variables, batch["windows"], number, queries, refined, at_once)
 
-        def device(scores, labels, sums, batch):
+        def device(scores: WindowScores, labels: jax.Array, sums: Arrays, batch: Arrays) -> Arrays:
             scores, sums, batch = jax.tree.map(lambda x: x[0], (scores, sums, batch))
             if flip:
                 mirrored = batch["mirrored"][:, None, None, None]

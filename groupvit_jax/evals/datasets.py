@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -80,7 +81,7 @@ class Masked:
     """
 
     def __init__(self, n: int, key: Callable[[int], str], image: Callable, mask: Callable[[int], np.ndarray],
-                 names: Callable[[int], tuple[str, str]], labels: int):
+                 names: Callable[[int], tuple[str | Path, str | Path]], labels: int) -> None:
         self._n, self._key, self._image, self._mask, self.names, self._labels = n, key, image, mask, names, labels
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ class Masked:
         """Height and width, from the picture's header."""
         return self._open(i, stored_size)
 
-    def _open(self, i: int, use: Callable):
+    def _open(self, i: int, use: Callable) -> Any:
         try:
             return use(self._image(i))
         except Exception as error:  # PIL's readers raise nearly anything when the bytes are corrupt
@@ -156,12 +157,12 @@ def sizes(masked: Masked, skipped: list[str] | None) -> list[tuple[int, int] | N
 
 
 @contextlib.contextmanager
-def skipping(skip_bad: bool, skipped: list[str]) -> Iterator[None]:
+def skipping(skip_bad: bool, skipped: list[str] | None) -> Iterator[None]:
     """With `skip_bad`, an InputError inside becomes a warning and a line in `skipped`."""
     try:
         yield
     except InputError as error:
-        if not skip_bad:
+        if not skip_bad or skipped is None:
             raise InputError(f"{error}, or go on without it by --skip_bad") from error
         skipped.append(str(error))
         logging.warning("left out: %s", error)

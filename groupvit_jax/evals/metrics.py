@@ -26,7 +26,7 @@ class Confusion(NamedTuple):
         return 100 * float((truth / classes).max() / truth.sum()) if truth.sum() else None
 
 
-def percent(part, whole) -> float | None:
+def percent(part: float | np.ndarray, whole: float | np.ndarray) -> float | None:
     return 100 * float(part) / float(whole) if whole else None
 
 

@@ -38,7 +38,7 @@ def affinity(image: jax.Array) -> jax.Array:
 def refine(images: jax.Array, maps: jax.Array) -> jax.Array:
     """Normalised images [n h w 3], maps float32 [n g h w] -> the maps refined; one image after the other."""
 
-    def one(pair):
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
         weights, x = affinity(pair[0]), pair[1]
         step = lambda _, x: sum(weight * near for weight, near in zip(weights, neighbours(x)))  # noqa: E731
         return lax.fori_loop(0, ITERATIONS, step, x)

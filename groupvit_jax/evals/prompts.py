@@ -1,7 +1,7 @@
 """Words to what the device compares with: prompts, their embeddings, and which label each word stands for."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from groupvit_jax import parallel
 from groupvit_jax.data.tokenizer import tokenize
 from groupvit_jax.errors import InputError
+from groupvit_jax.models.two_towers import TwoTowers
 
 SLOTS = 256  # words and labels are padded to multiples of it, so that one program serves all data sets
 LENGTHS = (16, 32)  # tokens; texts are padded to the first of them that they fit in, else to the model's length
@@ -78,16 +79,16 @@ class TextEncoder:
     `model` is a `TwoTowers`; programs are compiled when first needed and kept as long as the encoder.
     """
 
-    def __init__(self, model, batch: int = 64, mesh: jax.sharding.Mesh | None = None):
+    def __init__(self, model: TwoTowers, batch: int = 64, mesh: jax.sharding.Mesh | None = None) -> None:
         self.batch, self.length, self.mesh = batch, model.text.length, mesh
 
-        def project(variables, tokens):  # int32 [b l]
+        def project(variables: dict[str, Any], tokens: jax.Array) -> jax.Array:  # int32 [b l]
             features = model.apply(variables, tokens[:, None], method="encode_text")  # [b 1 c]
             return model.apply(variables, features[:, 0], method="project_text").astype(jnp.float32)
 
         self.project = jax.jit(project, out_shardings=parallel.replicated(mesh) if mesh else None)
 
-    def __call__(self, variables, texts: list[str]) -> np.ndarray:
+    def __call__(self, variables: dict[str, Any], texts: list[str]) -> np.ndarray:
         """n texts -> float32 [n d], projected, not normalised."""
         tokens = np.asarray(tokenize(texts, self.length))
         # Attention is causal and the feature is read at the end: what follows it changes nothing and may be left out.
@@ -100,7 +101,7 @@ class TextEncoder:
                  for part in tokens.reshape(-1, self.batch, tokens.shape[1])]
         return np.concatenate(parts)[: len(texts)]
 
-    def _place(self, tokens: np.ndarray):
+    def _place(self, tokens: np.ndarray) -> np.ndarray | jax.Array:
         """Over the mesh, as a batch in training is split; every process has all tokens."""
         if self.mesh is None:
             return tokens

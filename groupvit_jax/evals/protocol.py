@@ -1,6 +1,7 @@
 """The two published protocols, and what one may change about them: every change is named in the scores."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals import classes
@@ -30,7 +31,7 @@ class Protocol:
     pamr: bool = False
     oracle: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in classes.PROTOCOLS:
             raise InputError(f"no protocol {self.name!r}: choose one of {', '.join(classes.PROTOCOLS)}")
         if self.top < 0:
@@ -38,7 +39,8 @@ class Protocol:
 
     def changes(self, task: Task) -> list[str]:
         """What differs from the published protocol for a data set, in words."""
-        said = [self.templates and f"templates {self.templates}", self.class_file and f"classes {self.class_file}",
+        said: list[Any] = [self.templates and f"templates {self.templates}",
+                           self.class_file and f"classes {self.class_file}",
                 task.background and self.background and f"background {self.background!r}"]
         said += [self.top != 5 and f"top {self.top}", self.pamr and "pamr"] if task.segments else []
         return [text for text in said if text]

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from groupvit_jax import parallel
 from groupvit_jax.errors import InputError
@@ -15,6 +17,7 @@ from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.scoring import Look, Segments, Wholes
 from groupvit_jax.evals.tiles import LABELS
 from groupvit_jax.evals.windows import SIDES, Geometry
+from groupvit_jax.models.two_towers import TwoTowers
 
 BATCH = {"cpu": 1}  # one window's attention already fills a core's caches
 MOST = 1 << 12  # windows of a device
@@ -42,10 +45,10 @@ class Evaluator:
         left out. The program that tells pictures apart is another, a little slower; `look` needs it, too.
     """
 
-    def __init__(self, model, tasks: list[str], data_root: str | Path, *, mesh: jax.sharding.Mesh | None = None,
-                 protocol: Protocol = PUBLISHED, geometry: Geometry = WHOLE, batch: int = 0,
-                 text_batch: int = 64, split: str | None = None, skip_bad: bool = False, progress: bool = False,
-                 each: bool = False):
+    def __init__(self, model: TwoTowers, tasks: list[str], data_root: str | Path, *,
+                 mesh: jax.sharding.Mesh | None = None, protocol: Protocol = PUBLISHED,
+                 geometry: Geometry = WHOLE, batch: int = 0, text_batch: int = 64,
+                 split: str | None = None, skip_bad: bool = False, progress: bool = False, each: bool = False) -> None:
         if not 0 <= batch <= MOST:
             raise InputError(f"batch={batch}: give how many windows a device takes at a time, up to {MOST}, or 0 for "
                              "what suits it")
@@ -80,7 +83,7 @@ class Evaluator:
         self.classify = classification.make_counter(model, self.mesh)
 
     @classmethod
-    def from_config(cls, model, config, **more) -> "Evaluator":
+    def from_config(cls, model: TwoTowers, config: ConfigDict, **more: Any) -> "Evaluator":
         """From `config.eval`; `more` replaces its fields, or is further arguments. `every` is the training loop's."""
         settings = {**config, **more}
         settings.pop("every", None)
@@ -89,7 +92,7 @@ class Evaluator:
         tasks, data_root = list(settings.pop("tasks")), settings.pop("data_root")
         return cls(model, tasks, data_root, geometry=Geometry(**geometry), **settings)
 
-    def __call__(self, variables) -> dict[str, dict]:
+    def __call__(self, variables: dict[str, Any]) -> dict[str, dict]:
         """Scores by task, in percent; the JSON of `groupvit eval`, with each confusion matrix as int64 [truth label].
 
         variables: the model's, on the host or on devices; those on this mesh stay where they are, sharded or not.
@@ -99,7 +102,7 @@ class Evaluator:
             return {task.key: self.score(variables, task, *row)
                     for task, *row in zip(self.tasks, self.lists, self.scorers)}
 
-    def queries(self, variables, task: datasets.Task, class_list) -> Queries:
+    def queries(self, variables: dict[str, Any], task: datasets.Task, class_list: tuple) -> Queries:
         _, words, threshold = class_list
         return make_queries(lambda texts: self.text(variables, texts), words, self.protocol.prompts(task), threshold,
                             self.protocol.top, self.slots)
@@ -108,7 +111,7 @@ class Evaluator:
         """Of a task's labels."""
         return self.lists[[task.key for task in self.tasks].index(key)][0]
 
-    def look(self, variables, key: str) -> Callable[[int], Look]:
+    def look(self, variables: dict[str, Any], key: str) -> Callable[[int], Look]:
         """What gives a picture of a segmentation task, by its number, with the labels that were counted of it and the
         groups. All processes call both."""
         i = [task.key for task in self.tasks].index(key)
@@ -123,7 +126,7 @@ class Evaluator:
 
         return look
 
-    def score(self, variables, task: datasets.Task, class_list, scorers) -> dict:
+    def score(self, variables: dict[str, Any], task: datasets.Task, class_list: tuple, scorers: tuple) -> dict:
         queries = self.queries(variables, task, class_list)
         changes = self.protocol.changes(task) + (self.geometry.changes() if task.segments else [])
         scores = {"protocol": self.protocol.name} | ({"changes": changes} if changes else {})

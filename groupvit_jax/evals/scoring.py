@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -55,10 +55,11 @@ class Segments:
     """
 
     def __init__(self, masked: Masked, names: list[str], geometry: Geometry, at_once: int, patch: int,
-                 mesh: jax.sharding.Mesh, skip_bad: bool):
+                 mesh: jax.sharding.Mesh, skip_bad: bool) -> None:
         self.masked, self.names, self.geometry, self.mesh, self.skip_bad = masked, names, geometry, mesh, skip_bad
         self.unusable: list[str] = []  # known to all hosts, as all read all headers
-        needs, shapes = {}, {}  # pictures by the shape of their windows, nearly always one
+        needs: dict[int, tuple[int, int]] = {}
+        shapes: dict[tuple[int, int], list[int]] = {}  # pictures by the shape of their windows, nearly always one
         for i, size in enumerate(sizes(masked, self.unusable if skip_bad else None)):
             with skipping(skip_bad, self.unusable):
                 if size:
@@ -77,13 +78,14 @@ class Segments:
 
     def _calls(self, pictures: list[int], needs: dict[int, tuple[int, int]]) -> Iterator[list[list[int]]]:
         """The pictures of each device of each call, in order, each device filled before the next is begun."""
-        devices, room, bins = parallel.ways(self.mesh), (0, 0), []
+        devices, room = parallel.ways(self.mesh), (0, 0)
+        bins: list[list[int]] = []
         for i in pictures:
             if min(left - need for left, need in zip(room, needs[i])) < 0:
                 bins.append([])
-                room = self.capacity[:2]
+                room = self.capacity.windows, self.capacity.tiles
             bins[-1].append(i)
-            room = tuple(left - need for left, need in zip(room, needs[i]))
+            room = room[0] - needs[i][0], room[1] - needs[i][1]
         for k in range(0, len(bins), devices):
             yield bins[k : k + devices] + [[]] * (devices - len(bins[k : k + devices]))
 
@@ -147,7 +149,7 @@ class Segments:
 class Wholes:
     """Pictures with one class each, ready to be counted. size: side of the model's; images: of a device at a time."""
 
-    def __init__(self, labelled: Labelled, size: int, images: int, mesh: jax.sharding.Mesh, skip_bad: bool):
+    def __init__(self, labelled: Labelled, size: int, images: int, mesh: jax.sharding.Mesh, skip_bad: bool) -> None:
         self.labelled, self.size, self.images, self.mesh, self.skip_bad = labelled, size, images, mesh, skip_bad
         every, devices = range(len(labelled)), parallel.ways(mesh)
         self.calls = [[every[first + images * d :][:images] for d in range(devices)]
@@ -208,7 +210,7 @@ def batch_of(mesh: jax.sharding.Mesh, parts: list, pack: Callable[[list], dict])
     return {name: np.stack([batch[name] for batch in packed]) for name in packed[0]}
 
 
-def readable(get: Callable, pictures, skip_bad: bool, skipped: list[str]) -> list:
+def readable(get: Callable, pictures: Any, skip_bad: bool, skipped: list[str]) -> list:
     """get(i) of each; with `skip_bad`, what cannot be used is left out and becomes a line in `skipped`."""
     found = []
     for i in pictures:
@@ -217,7 +219,8 @@ def readable(get: Callable, pictures, skip_bad: bool, skipped: list[str]) -> lis
     return found
 
 
-def run(mesh, make: Callable, calls: list, work: list[int], count: Callable, sums: dict, title: str | None) -> dict:
+def run(mesh: jax.sharding.Mesh, make: Callable, calls: list, work: list[int],
+        count: Callable, sums: dict, title: str | None) -> dict:
     """sums = count(sums, make(call)) for each call; the next batches are made and put on the devices meanwhile.
 
     work: pictures of each call, for the progress line. Returns the sums of all devices as numpy.

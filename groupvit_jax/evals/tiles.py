@@ -5,7 +5,7 @@ more than SOURCE pixels of a window: then its way back from the window is two sm
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,9 @@ class Capacity(NamedTuple):
 def steps(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     """How many rows and columns of an image a tile holds."""
     canvases = [geometry.canvas(height, width, scale) for scale in geometry.scales]
-    most = []
-    for size, held, resized in zip((height, width), (ROWS, COLUMNS), zip(*canvases)):
-        most.append(min(held, int((SOURCE - 2) * size / max(resized)) + 1))
-    return tuple(most)
+    rows, columns = (min(held, int((SOURCE - 2) * size / max(resized)) + 1)
+                     for size, held, resized in zip((height, width), (ROWS, COLUMNS), zip(*canvases)))
+    return rows, columns
 
 
 def count(height: int, width: int, geometry: Geometry) -> int:
@@ -50,7 +49,7 @@ def pack(images: list[tuple[Cut, np.ndarray]], geometry: Geometry, capacity: Cap
     the windows that lie over it. tiles: how many there are.
     """
     b, t, h, w, views = capacity
-    batch = {  # what is large is filled where it is read
+    batch: dict[str, Any] = {  # what is large is filled where it is read
         "windows": np.empty((b, h, w, 3), np.uint8), "view": np.zeros(b, np.int32), "mirrored": np.zeros(b, bool),
         "start": np.zeros((b, 2), np.int32), "share_y": np.zeros((b, h), np.float32),
         "share_x": np.zeros((b, w), np.float32), "image": np.full(b, b, np.int32),
@@ -67,7 +66,7 @@ def pack(images: list[tuple[Cut, np.ndarray]], geometry: Geometry, capacity: Cap
             batch[name][first:last] = getattr(cut, name)
         batch["image"][first:last] = i
         batch["present"][i, np.setdiff1d(mask, [IGNORED])] = True
-        tiles = _add_tiles(batch, tiles, cut, mask, steps(*mask.shape, geometry), first)
+        tiles = _add_tiles(batch, tiles, cut, mask, steps(mask.shape[0], mask.shape[1], geometry), first)
         first = last
     return batch | {"tiles": np.int32(tiles)}
 

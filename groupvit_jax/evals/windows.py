@@ -8,7 +8,7 @@ by tile of the original image, so that no image size needs a program of its own;
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Geometry:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not all(1 <= getattr(self, name) <= LARGEST for name in SIDES):
             raise InputError(f"evaluation sizes must be positive and at most {LARGEST} pixels, got {self}")
         if self.stride > self.window:
@@ -58,7 +58,7 @@ class Geometry:
     def shape(self, height: int, width: int) -> tuple[int, int]:
         """The size of an image's windows; less than `window` where the image is lower than that."""
         canvases = [self.canvas(height, width, scale) for scale in self.scales]
-        shapes = {tuple(min(side, self.window) for side in canvas) for canvas in canvases}
+        shapes = {(min(height, self.window), min(width, self.window)) for height, width in canvases}
         if len(shapes) > 1:
             raise InputError(f"an image of {width}x{height} pixels is too long for several scales: leave them out")
         return shapes.pop()
@@ -124,11 +124,13 @@ def cut(image: np.ndarray, geometry: Geometry) -> Cut:
     geometry.shape(*image.shape[:2])
     parts = [_cut_canvas(image, geometry, *view) for view in enumerate(geometry.scales)]
     fields = [np.concatenate(field) for field in zip(*(fields for cuts, _, _ in parts for fields in cuts))]
-    cut = Cut(*fields, *zip(*(sides for _, *sides in parts)))
+    windows, at, mirrored, start, share_y, share_x = fields
+    ys, xs = zip(*(sides for _, *sides in parts))
+    cut = Cut(windows, at, mirrored, start, share_y, share_x, ys, xs)
     return cut._replace(share_y=cut.share_y / np.float32(len(parts) * (1 + geometry.flip)))
 
 
-def _cut_canvas(image: np.ndarray, geometry: Geometry, view: int, scale: float):
+def _cut_canvas(image: np.ndarray, geometry: Geometry, view: int, scale: float) -> tuple:
     """Of one scale, the fields of `Cut`, of the mirrored canvas too if that is asked for; then rows and columns."""
     canvas = resize_shorter(image, scale * geometry.size, scale * geometry.long)
     starts, shares = zip(*(_axis(side, geometry) for side in canvas.shape[:2]))
@@ -154,7 +156,15 @@ def _axis(side: int, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     return np.array(starts, np.int32), np.stack([1 / over[part] for part in inside])
 
 
-def merge(cut: Cut, members: np.ndarray, table: np.ndarray | None = None):
+@overload
+def merge(cut: Cut, members: np.ndarray, table: None = None) -> tuple[None, np.ndarray]: ...
+
+
+@overload
+def merge(cut: Cut, members: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def merge(cut: Cut, members: np.ndarray, table: np.ndarray | None = None) -> tuple[np.ndarray | None, np.ndarray]:
     """What an image's windows say of its pixels: (scores float32 [H W c] or None, owners int32 [H W]).
 
     members float32 [n g h w]: how much of each window pixel is a group's; table float32 [n g c]: scores of the groups.
@@ -174,7 +184,7 @@ def merge(cut: Cut, members: np.ndarray, table: np.ndarray | None = None):
             best = part.max(axis=0)
             owners[block] = np.where(best > largest[block], k * g + part.argmax(axis=0), owners[block])
             largest[block] = np.maximum(best, largest[block])
-            if scores is not None:
+            if scores is not None and table is not None:
                 scores[block] += np.tensordot(part, table[k], (0, 0))
     return scores, owners
 

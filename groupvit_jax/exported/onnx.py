@@ -10,6 +10,7 @@ import json
 import logging
 import pathlib
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,6 @@ def differences(model: Model, folder: pathlib.Path) -> list[Difference]:
         return compare(model, calls)
 
 
-def run(session, *inputs: np.ndarray) -> np.ndarray:
+def run(session: Any, *inputs: np.ndarray) -> np.ndarray:
     names = [value.name for value in session.get_inputs()]
     return session.run(None, {name: np.asarray(x) for name, x in zip(names, inputs, strict=True)})[0]

@@ -4,6 +4,7 @@ They are functions of flat weights and arrays, for batches of any size and any n
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from groupvit_jax.inference import Model
 from groupvit_jax.interop.huggingface import unflat
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
+from groupvit_jax.models.two_towers import TwoTowers
 
 TOP = 5  # classes a window may have: the protocol's
 
@@ -48,7 +50,7 @@ def in_float32(model: Model) -> Model:
     return Model(config, model.variables)
 
 
-def exact():
+def exact() -> AbstractContextManager:
     """Inside it, products are float32 also where the model leaves that open: GPUs and TPUs would use fewer bits."""
     return jax.default_matmul_precision("highest")
 
@@ -85,7 +87,8 @@ def make(model: Model) -> dict[str, Program]:
             "segmenter": Program(segment, (windows, classes, threshold), scores)}
 
 
-def window_class_scores(module, variables, windows: jax.Array, classes: jax.Array, threshold: jax.Array) -> jax.Array:
+def window_class_scores(module: TwoTowers, variables: dict[str, Any], windows: jax.Array, classes: jax.Array,
+                        threshold: jax.Array) -> jax.Array:
     """uint8 windows [b h w 3], classes [c d], threshold [] -> float32 [b h w c]: what `window_scores` and its table
     make of one word a class."""
     h, w = windows.shape[1:3]
@@ -97,7 +100,8 @@ def window_class_scores(module, variables, windows: jax.Array, classes: jax.Arra
     return einsum("bhwg,bgc->bhwc", jax.nn.one_hot(groups, segments.shape[1]), table)
 
 
-def class_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, classes: jax.Array, threshold: jax.Array):
+def class_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, classes: jax.Array,
+                threshold: jax.Array) -> jax.Array:
     """Unit segments [b g d] and pooled [b d] -> scores of the groups, float32 [b g c].
 
     It is `evals.segmentation.score_table` without synonyms, in operations that ONNX has for any number of classes:

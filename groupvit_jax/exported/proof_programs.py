@@ -66,7 +66,7 @@ def segmenter_pairs(model: Model, call: Call) -> Pairs:
         classes = np.random.default_rng(0).normal(size=(c, d)).astype(np.float32)
         classes /= np.linalg.norm(classes, axis=1, keepdims=True)
         for output, first, threshold in (("segmenter", 0, None), ("segmenter with background", 1, THRESHOLD)):
-            words = [[]] * first + [[str(i)] for i in range(first, c)]
+            words: list[list[str]] = [[]] * first + [[str(i)] for i in range(first, c)]
             queries = make_queries(lambda _: classes[first:], words, ["{}"], threshold)  # noqa: B023
             seen = [jax.device_get(score(model.variables, window[None], queries)) for window in part]
             ours = [np.einsum("hgw,gc->hwc", each.members[0], each.table[0, :, :c], optimize=True) for each in seen]

@@ -14,6 +14,7 @@ JAX promises that a program it has exported can be loaded by versions up to six 
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,7 +33,8 @@ WEIGHTS = "weights.npz"
 def export(model: Model, folder: pathlib.Path) -> None:
     """Writes the files named above into `folder`, which exists."""
     model = programs.in_float32(model)
-    made, weights = programs.make(model), huggingface.flat(model.variables)
+    made = programs.make(model)
+    weights: dict[str, Any] = huggingface.flat(model.variables)
     exported = {name: lower(program, weights) for name, program in made.items()}
     for name, program in exported.items():
         (folder / f"{name}.bin").write_bytes(program.serialize())

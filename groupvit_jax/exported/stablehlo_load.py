@@ -12,13 +12,14 @@
 import functools
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export
 
 
-def load(folder=pathlib.Path(__file__).parent):
+def load(folder: str | pathlib.Path = pathlib.Path(__file__).parent) -> Any:
     """The programs in `folder` by name: functions of NumPy or JAX arrays, with the weights on the default device."""
     folder = pathlib.Path(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

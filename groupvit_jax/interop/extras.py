@@ -35,7 +35,7 @@ class Extras(NamedTuple):
         return tuple(self.facts["config"]["model"][tower]["heads"] for tower in ("image", "text"))
 
 
-def of(config: ConfigDict, variables: Mapping[str, Any], step: int, metrics: dict[str, Any],
+def of(config: ConfigDict, variables: Mapping[str, Any], step: int, metrics: Mapping[str, Any],
        state: Mapping[str, np.ndarray]) -> Extras:
     """Of a model and the state dict (the port's names) that is written of it."""
     multi_label = "multi_label_logit_scale" in state

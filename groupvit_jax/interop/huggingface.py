@@ -96,7 +96,7 @@ def grouping(ours: str, theirs: str, c: int, heads: int, hidden: int, m: int, g:
     yield from mlp(f"{ours}/mlp", f"{theirs}.mlp_channels", c, hidden, c)
 
 
-def image_tower(config, ours: str = "params/image", theirs: str = "vision_model") -> Iterator[Row]:
+def image_tower(config: ConfigDict, ours: str = "params/image", theirs: str = "vision_model") -> Iterator[Row]:
     c, p, hidden = config.width, config.patch_size, int(config.mlp_ratio * config.width)
     n = (config.image_size // p) ** 2
     patch = f"{theirs}.embeddings.patch_embeddings.projection"
@@ -122,7 +122,7 @@ def image_tower(config, ours: str = "params/image", theirs: str = "vision_model"
     yield from norm(f"{ours}/norm", f"{theirs}.layernorm", c)
 
 
-def text_tower(config, ours: str = "params/text", theirs: str = "text_model") -> Iterator[Row]:
+def text_tower(config: ConfigDict, ours: str = "params/text", theirs: str = "text_model") -> Iterator[Row]:
     c, embeddings = config.width, f"{theirs}.embeddings"
     yield vector(f"{ours}/tokens/embedding", f"{embeddings}.token_embedding.weight", (config.vocabulary, c))
     yield vector(f"{ours}/positions", f"{embeddings}.position_embedding.weight", (config.length, c))
@@ -139,7 +139,7 @@ def projector(ours: str, theirs: str, c: int, hidden: int, features: int) -> Ite
     yield from linear(f"params/{ours}/fc2", [f"{theirs}.3"], (hidden,), (features,))
 
 
-def table(config, multi_label: bool) -> Iterator[Row]:
+def table(config: ConfigDict, multi_label: bool) -> Iterator[Row]:
     """Every tensor of the model of `config` (the `config.model` that `models.two_towers.build` takes)."""
     yield vector("params/caption_scale", "logit_scale", ())
     if multi_label:  # not in the port
@@ -156,7 +156,7 @@ POSITION_IDS = "text_model.embeddings.position_ids"
 STEP_COUNTS = ("visual_projection.1.num_batches_tracked", "text_projection.1.num_batches_tracked")
 
 
-def fold_gains(arrays: dict[str, np.ndarray], config, assignment: float, residual: float) -> dict[str, Any]:
+def fold_gains(arrays: dict[str, np.ndarray], config: ConfigDict, assignment: float, residual: float) -> dict[str, Any]:
     """Moves two gains of `GroupingBlock` into the weights; with the inverse gains, out of them."""
     factors = {"q/kernel": assignment / residual, "q/bias": assignment,
                "pre_assign/norm_post/scale": residual, "pre_assign/norm_post/bias": residual}
@@ -165,7 +165,7 @@ def fold_gains(arrays: dict[str, np.ndarray], config, assignment: float, residua
     return {name: x * np.float32(scaled[name]) if name in scaled else x for name, x in arrays.items()}
 
 
-def gains(config) -> tuple[float, float]:
+def gains(config: ConfigDict) -> tuple[float, float]:
     a, r = config.image.get("assignment_gain", 1.0), config.image.get("residual_gain", 1.0)
     if a == 0 or r == 0:
         raise InputError("config.model.image: a model whose assignment_gain or residual_gain is 0 is not "
@@ -173,13 +173,13 @@ def gains(config) -> tuple[float, float]:
     return a, r
 
 
-def plain(config) -> ConfigDict:
+def plain(config: ConfigDict) -> ConfigDict:
     """`config.model` of the plain GroupViT that a model with gains is once they are folded into its weights."""
     fields = ConfigDict(config).to_dict()
     return ConfigDict(fields | {"image": fields["image"] | {"assignment_gain": 1.0, "residual_gain": 1.0}})
 
 
-def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool = False) -> dict[str, Any]:
+def from_state_dict(state: Mapping[str, np.ndarray], config: ConfigDict, multi_label: bool = False) -> dict[str, Any]:
     """The port's state dict -> our variables {"params", "batch_stats"}, float32.
 
     `config` is `config.model`, its gains included: the variables give the port's outputs under them. The port
@@ -203,13 +203,13 @@ def from_state_dict(state: Mapping[str, np.ndarray], config, multi_label: bool =
     return unflat(fold_gains(found, config, 1 / a, 1 / r))
 
 
-def to_state_dict(variables: Mapping[str, Any], config, multi_label: bool = False) -> dict[str, np.ndarray]:
+def to_state_dict(variables: Mapping[str, Any], config: ConfigDict, multi_label: bool = False) -> dict[str, np.ndarray]:
     """Our variables (unboxed) -> the port's state dict, float32, whose outputs are the same.
 
     Gains other than 1 are folded into the weights. The multi-label scale is left out unless `multi_label`.
     Raises InputError that names a tensor which is missing or too many.
     """
-    found, state = fold_gains(flat(variables), config, *gains(config)), {}
+    found, state = fold_gains(flat(variables), config, *gains(config)), dict[str, np.ndarray]()
     if not multi_label:
         found.pop("params/multi_label_scale", None)
     for row in table(config, multi_label):

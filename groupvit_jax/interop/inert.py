@@ -5,10 +5,13 @@ are refused here.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _LONGEST_KEY, _DEEPEST = 4, 200  # parts of a tuple that is a key; containers in containers
 _PLAIN = (str, bytes, bool, type(None))
+
+_OBJECTS_OWN: Any = object.__hash__  # by identity
 
 
 class Refused(Exception):
@@ -22,7 +25,7 @@ class Global:
     module: str
     name: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.module}.{self.name}"[:80]
 
 
@@ -37,7 +40,7 @@ class Inert:
     items: list = dataclasses.field(default_factory=list)  # of a kind of list
     entries: dict = dataclasses.field(default_factory=dict)  # of a kind of dict
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Inert({self.what if type(self.what) is Global else '...'})"
 
 
@@ -48,14 +51,14 @@ def is_key(x: Any) -> bool:
     """
     if type(x) is tuple:
         return len(x) <= _LONGEST_KEY and all(type(part) in _PLAIN or _fits(part, 32) for part in x)
-    return type(x) in _PLAIN or type(x) in (float, Global) or _fits(x, 64) or type(x).__hash__ is object.__hash__
+    return type(x) in _PLAIN or type(x) in (float, Global) or _fits(x, 64) or type(x).__hash__ is _OBJECTS_OWN
 
 
-def _fits(x, bits):
+def _fits(x: Any, bits: int) -> bool:
     return type(x) is int and -(1 << bits - 1) <= x < 1 << bits
 
 
-def _check_keys(items):
+def _check_keys(items: Iterable) -> None:
     for x in items:
         if not is_key(x):
             raise Refused(f"has a {type(x).__name__} as a key that is none")
@@ -75,7 +78,7 @@ def make_set(members: list, kind: type = set) -> set | frozenset:
     return kind(members)
 
 
-def check_depth(value):
+def check_depth(value: Any) -> None:
     """Walks what is in containers, once however often they are shared. In one that holds itself the way has no end:
     it is too deep."""
     heights, path = {}, [[value, _children(value), 1]]  # of finished containers; to the present one
@@ -96,5 +99,5 @@ def check_depth(value):
             path[-1][2] = max(path[-1][2], height + 1)
 
 
-def _children(value):
+def _children(value: Any) -> Iterator:
     return iter(value.values() if type(value) is dict else value if type(value) in (list, tuple) else ())

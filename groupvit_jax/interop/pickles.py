@@ -7,7 +7,7 @@ in a table that the caller gives are made, by the caller's own functions, which 
 
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from groupvit_jax.errors import InputError
 from groupvit_jax.interop.inert import Global, Inert, Refused, check_depth, fill, make_set
@@ -29,7 +29,18 @@ _EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
 Function = Callable[[tuple], Any]
 
 
-def load(file: BinaryIO, name: str, functions: Mapping[Global, Function], persistent: Callable[[Any], Any]) -> Any:
+class Readable(Protocol):
+    """What `load` reads."""
+
+    def read(self, n: int, /) -> bytes: ...
+
+    def readline(self) -> bytes: ...
+
+    @property
+    def tell(self) -> Callable[[], int]: ...
+
+
+def load(file: Readable, name: str, functions: Mapping[Global, Function], persistent: Callable[[Any], Any]) -> Any:
     """Reads one pickle (protocols 0 to 5) and leaves `file` behind it.
 
     Args:
@@ -54,11 +65,14 @@ def load(file: BinaryIO, name: str, functions: Mapping[Global, Function], persis
 
 
 class _Machine:
-    def __init__(self, functions, persistent):
+    def __init__(self, functions: Mapping[Global, Function], persistent: Callable[[Any], Any]) -> None:
         self.functions, self.persistent = functions, persistent
-        self.stack, self.below, self.memo, self.steps = [], [], {}, 0
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[Any, Any] = {}
+        self.steps = 0
 
-    def run(self, file):
+    def run(self, file: Any) -> Any:
         for opcode, arg, _ in pickletools.genops(file):
             self.spend(1)
             self.step(opcode.name, arg)
@@ -66,27 +80,27 @@ class _Machine:
         check_depth(value)
         return value
 
-    def spend(self, steps):
+    def spend(self, steps: int) -> None:
         self.steps += steps
         if self.steps > _MOST_STEPS:
             raise Refused(f"takes more than {_MOST_STEPS} steps")
 
-    def push(self, value):
+    def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def marked(self):
+    def marked(self) -> list:
         """What lies above the last mark, taken away with it."""
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def top(self, n):
+    def top(self, n: int) -> list:
         if n > len(self.stack):
             raise IndexError
         items = self.stack[-n:]
         del self.stack[-n:]
         return items
 
-    def step(self, name, arg):
+    def step(self, name: str, arg: Any) -> None:
         if name in _VALUES:
             self.push(arg)
         elif name in _CONSTANTS:
@@ -96,7 +110,7 @@ class _Machine:
         elif not (self.arrange(name, arg) or self.contain(name) or self.refer(name, arg)):
             raise Refused(f"has {name}, which no checkpoint needs")
 
-    def arrange(self, name, arg):
+    def arrange(self, name: str, arg: Any) -> bool:
         """The opcodes that move things on the stack and to and from the memo. False: it is none of them."""
         match name:
             case "BINGET" | "LONG_BINGET" | "GET":
@@ -124,7 +138,7 @@ class _Machine:
                 return False
         return True
 
-    def contain(self, name):
+    def contain(self, name: str) -> bool:
         """The opcodes that make and fill containers. False: it is none of them."""
         match name:
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
@@ -144,13 +158,13 @@ class _Machine:
                 items = self.top(2) if name == "SETITEM" else self.marked()
                 fill(self.target(dict, "entries"), items)
             case "ADDITEMS":
-                items = make_set(self.marked())
-                self.target(set, "").update(items)
+                members = make_set(self.marked())
+                self.target(set, "").update(members)
             case _:
                 return False
         return True
 
-    def target(self, kind, part):
+    def target(self, kind: type, part: str) -> Any:
         """The container on top of the stack, or what stands for it in an Inert."""
         on_top = self.stack[-1]
         if type(on_top) is Inert and part:
@@ -159,7 +173,7 @@ class _Machine:
             raise Refused(f"fills a {type(on_top).__name__} as if it were a {kind.__name__}")
         return on_top
 
-    def refer(self, name, arg):
+    def refer(self, name: str, arg: Any) -> bool:
         """The opcodes that, in Python's unpickler, import, call and fill objects. False: it is none of them."""
         match name:
             case "GLOBAL":
@@ -187,7 +201,7 @@ class _Machine:
                 return False
         return True
 
-    def make(self, what, args, kwargs=None):
+    def make(self, what: Any, args: Any, kwargs: Any = None) -> Any:
         if type(what) not in (Global, Inert) or type(args) is not tuple or type(kwargs) not in (dict, type(None)):
             raise Refused("calls what cannot be called")
         function = self.functions.get(what) if type(what) is Global and not kwargs else None
@@ -201,14 +215,14 @@ class _Machine:
                 return made
         return Inert(what, args, kwargs)
 
-    def build(self, state, on_top):
+    def build(self, state: Any, on_top: Any) -> None:
         if type(on_top) is Inert:
             on_top.state = state
         elif type(on_top) is not dict:  # an OrderedDict's attributes, such as a state dict's _metadata, are dropped
             raise Refused(f"fills a {type(on_top).__name__}")
 
 
-def _global(module, name):
+def _global(module: Any, name: Any) -> Global:
     if type(module) is not str or type(name) is not str:
         raise Refused("imports what is no name")
     return Global(_PYTHON_2.get(module, module), name)

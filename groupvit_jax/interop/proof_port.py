@@ -60,7 +60,7 @@ def run_ours(config: ConfigDict, variables: Mapping[str, Any], images: np.ndarra
 
     # Runs once: compiled quickly rather than well.
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def forward(variables, images, tokens):
+    def forward(variables: dict[str, Any], images: jax.Array, tokens: jax.Array) -> dict[str, jax.Array]:
         features = model.apply(variables, images, method="encode_image")
         text = model.apply(variables, tokens[:, None], method="encode_text")[:, 0]
         image_embedding = unit(model.apply(variables, features.pooled, method="project_image"))
@@ -90,7 +90,7 @@ def run_port(port: Any, images: np.ndarray, tokens: np.ndarray) -> dict[str, np.
     return {name: x.numpy() for name, x in theirs.items()}
 
 
-def port_of(state: Mapping[str, np.ndarray], model: ConfigDict, theirs: Mapping[str, Any] | None = None):
+def port_of(state: Mapping[str, np.ndarray], model: ConfigDict, theirs: Mapping[str, Any] | None = None) -> Any:
     """A `GroupViTModel` of `config.model` with the tensors of a state dict, of the sizes in `theirs` where that, a
     `config.json` that somebody else wrote, has others. Nothing else of it reaches `transformers`, which would fetch and
     run code that it names (`attn_implementation`)."""
@@ -118,13 +118,14 @@ def overlaid(ours: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
                    for name in names & theirs.keys()}
 
 
-def port_in(folder: pathlib.Path):
+def port_in(folder: pathlib.Path) -> Any:
     """The `GroupViTModel` in a Hugging Face folder that we wrote, as its users get it, in float32."""
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    port, info = transformers.GroupViTModel.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    loaded: Any = transformers.GroupViTModel.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
+    port, info = loaded
     wrong = [name for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in info[key]]
     if wrong:
         raise InputError(f"transformers does not find in {folder} what it needs, or more: {wrong[0]}; --verify=off "
@@ -132,7 +133,7 @@ def port_in(folder: pathlib.Path):
     return port.eval()
 
 
-def port_in_checkpoint(path: pathlib.Path, config: ConfigDict):
+def port_in_checkpoint(path: pathlib.Path, config: ConfigDict) -> Any:
     """A `GroupViTModel` with what PyTorch reads from a .pth of the original code's names."""
     import torch
 

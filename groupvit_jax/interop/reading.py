@@ -81,7 +81,7 @@ def assemble(raw: Raw, state: dict[str, np.ndarray], heads: tuple[int | None, in
     known = sizes.heads_of(raw.port) if raw.port else raw.more.heads if raw.more else raw.heads
     if any(asked and told and asked != told for asked, told in zip(heads, known)):
         raise InputError(f"it says that its towers have {known[0]} and {known[1]} heads: leave out --heads")
-    model = sizes.model_config(state, tuple(asked or told for asked, told in zip(heads, known)))
+    model = sizes.model_config(state, (heads[0] or known[0], heads[1] or known[1]))
     multi_label = "multi_label_logit_scale" in state
     two_towers.build(model, multi_label)
     names = {name for row in huggingface.table(model, multi_label) for name in row.theirs}
@@ -104,7 +104,8 @@ def resized(weights: Weights, image_size: int) -> Weights:
     if image_size % image.patch_size:
         raise InputError(f"--image_size={image_size} is not a multiple of the patches of {image.patch_size} pixels")
     old, new = image.image_size // image.patch_size, image_size // image.patch_size
-    variables, config = huggingface.flat(weights.variables), ConfigDict(weights.config.to_dict())
+    config = ConfigDict(weights.config.to_dict())
+    variables: dict[str, Any] = huggingface.flat(weights.variables)
     name = "params/image/positions"
     variables[name] = np.asarray(resize_positions(variables[name], (old, old), (new, new)))
     config.model.image.image_size = image_size
@@ -139,7 +140,7 @@ def read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
         raise InputError(f"{index} has no weight_map of file names: download it again")
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for name in sorted(set(shards.values())):
         if pathlib.PurePath(name).name != name or not (index.parent / name).is_file():
             raise InputError(f"{index} names {name!r}, which is no file beside it: download the whole folder")

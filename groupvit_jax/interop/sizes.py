@@ -79,7 +79,7 @@ def usual_heads(width: int, tower: str) -> int:
     return width // HEAD
 
 
-def port_config(config) -> dict[str, Any]:
+def port_config(config: ConfigDict) -> dict[str, Any]:
     """The port's `config.json` of the model of `config.model`; InputError for one that the port cannot be."""
     image, text = config.image, config.text
     for m, g, following in zip(image.group_tokens, image.output_groups, image.group_tokens[1:]):

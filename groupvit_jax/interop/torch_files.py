@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from groupvit_jax.errors import InputError
@@ -50,7 +51,7 @@ def read(path: str | os.PathLike) -> Any:
     raise InputError(f"{path} {_NOT_ONE}")
 
 
-def _read_zip(file, opened):
+def _read_zip(file: File, opened: BinaryIO) -> Any:
     with _damage(file), zipfile.ZipFile(opened) as archive:
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
@@ -68,7 +69,7 @@ def _read_zip(file, opened):
     if order not in (b"little", b"big"):
         raise InputError(f"{file.path} is of an unknown byte order: {REMEDY}")
 
-    def storage(claim):
+    def storage(claim: Any) -> Any:
         match claim:
             case ("storage", Global() as kind, str(key), _, int(numel)) if natural(numel) and key in numbers:
                 dtype, each = KINDS.get(kind.name, (None, 0))
@@ -79,12 +80,12 @@ def _read_zip(file, opened):
     return pickles.load(io.BytesIO(_content(records[f"{root}data.pkl"])), file.path, NAMES, storage)
 
 
-def _content(record):
+def _content(record: Record) -> bytes:
     return record.read(0, record.size).tobytes()
 
 
 @contextlib.contextmanager
-def _damage(file):
+def _damage(file: File) -> Iterator[None]:
     try:
         yield
     except InputError:
@@ -93,7 +94,7 @@ def _damage(file):
         raise InputError(f"{file.path} is damaged or cut off: {REMEDY}") from None
 
 
-def _records(file, opened, entries):
+def _records(file: File, opened: BinaryIO, entries: list[zipfile.ZipInfo]) -> dict[str, Record]:
     """Where the files of a zip lie, one after the other and not compressed: they cannot be more than the zip."""
     records, end = {}, 0
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
@@ -117,21 +118,21 @@ def _records(file, opened, entries):
 class _Bounded:
     """A file that, asked for more than there is, does not first make room for it."""
 
-    def __init__(self, file: BinaryIO, size: int):
+    def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size, self.tell = file, size, file.tell
 
-    def read(self, n):
+    def read(self, n: int) -> bytes:
         return self.file.read(min(n, self.size - self.file.tell()))
 
-    def readline(self):
+    def readline(self) -> bytes:
         return self.file.readline(_LONGEST_LINE)
 
 
-def _read_legacy(file, opened):
+def _read_legacy(file: File, opened: BinaryIO) -> Any:
     opened.seek(0)
-    bounded, claims = _Bounded(opened, file.size), {}
+    bounded, claims = _Bounded(opened, file.size), dict[str, tuple[int, Record]]()
 
-    def storage(claim):
+    def storage(claim: Any) -> Any:
         match claim:
             case ("module", Global() as kind, _, _):  # and where its source code was, and all of that
                 return kind
@@ -144,7 +145,7 @@ def _read_legacy(file, opened):
                         return Storage(record, dtype, offset * each, length * each)
         raise InputError(f"{file.path} holds a tensor without its numbers: {REMEDY}")
 
-    def load(persistent=storage):
+    def load(persistent: Callable[[Any], Any] = storage) -> Any:
         return pickles.load(bounded, file.path, NAMES, persistent)
 
     _, protocol, _ = load(), load(), load()  # the magic number; what computer it was

@@ -17,7 +17,7 @@ processors).
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Segmenter:
     On a GPU, PyTorch's convolutions round to TF32 unless told otherwise: a few pixels at borders may differ.
     """
 
-    def __init__(self, folder: str | Path = Path(__file__).parent, device: str = "cpu"):
+    def __init__(self, folder: str | Path = Path(__file__).parent, device: str = "cpu") -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = GroupViTModel.from_pretrained(folder).float().to(device)
         self.geometry = json.loads(Path(folder, "groupvit_jax.json").read_text())["segmentation"]
@@ -91,7 +91,7 @@ class Segmenter:
             parts.append(self.model.text_projection(features))
         return F.normalize(torch.cat(parts).unflatten(0, (len(names), -1)).mean(dim=1), dim=-1)
 
-    def look(self, window: np.ndarray, embeddings: torch.Tensor, owner: torch.Tensor, threshold: float | None):
+    def look(self, window: np.ndarray, embeddings: torch.Tensor, owner: torch.Tensor, threshold: float | None) -> Any:
         """uint8 [h w 3] -> to which group each pixel belongs [h w], and the groups' scores [g n]."""
         (h, w), p, vision = window.shape[:2], self.patch, self.model.vision_model
         if min(h, w) < p:
@@ -129,7 +129,7 @@ class Segmenter:
         return [slice(start, start + window) for start in (*range(0, last, stride), last)]
 
 
-def class_words(classes: list[str], background: bool | float | str, protocol: str):
+def class_words(classes: list[str], background: bool | float | str, protocol: str) -> Any:
     """The labels' names, the words for each of them that has words, and the threshold of a background without."""
     if protocol not in TEMPLATES:
         raise ValueError(f"no protocol {protocol!r}: choose one of {', '.join(TEMPLATES)}")

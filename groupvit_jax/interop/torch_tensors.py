@@ -6,6 +6,7 @@ a checkpoint's pickle can make (PyTorch's functions are in torch/_utils.py); all
 
 import contextlib
 import dataclasses
+import io
 import math
 import os
 import stat
@@ -64,7 +65,7 @@ class File:
         return cls(path, status.st_size, (status.st_ino, status.st_size, status.st_mtime_ns))
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[BinaryIO]:
+    def open(self) -> Iterator[io.BufferedReader]:
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -75,7 +76,7 @@ class File:
             raise _unreadable(self.path, error) from None
 
 
-def _unreadable(path, error):
+def _unreadable(path: str, error: Exception) -> InputError:
     reason = getattr(error, "strerror", None) or error
     return InputError(f"cannot read {path} ({reason}): name the .pth or .pt file that torch.save wrote")
 
@@ -96,11 +97,11 @@ class Record:
                 self.compare(file)
             file.seek(self.offset + start)
             data = np.empty(size, np.uint8)
-            if file.readinto(data) != size:
+            if file.readinto(data.data) != size:
                 raise InputError(f"{self.file.path} is cut off: {REMEDY}")
         return data
 
-    def compare(self, file):
+    def compare(self, file: BinaryIO) -> None:
         file.seek(self.offset)
         checksum = 0
         for at in range(0, self.size, _PIECE):
@@ -131,7 +132,7 @@ class Tensor:
     offset: int  # like the strides in numbers
     strides: tuple[int, ...]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Tensor(shape={self.shape}, dtype={self.dtype})"
 
     @property
@@ -159,7 +160,7 @@ def natural(*numbers: Any) -> bool:
     return all(type(n) is int and 0 <= n < _INT64 for n in numbers)
 
 
-def _tensor(storage, offset, shape, strides, dtype):
+def _tensor(storage: Storage, offset: Any, shape: Any, strides: Any, dtype: np.dtype) -> Tensor:
     """A tensor whose numbers all lie in its storage, which it does not claim to be much larger than its file."""
     path = storage.record.file.path
     if not (type(shape) is type(strides) is tuple and len(shape) == len(strides) <= _MOST_AXES
@@ -174,7 +175,7 @@ def _tensor(storage, offset, shape, strides, dtype):
     return tensor
 
 
-def _rebuild(args):
+def _rebuild(args: tuple) -> Any:
     """_rebuild_tensor(storage, offset, shape, strides) and _v2(the same, requires_grad, hooks[, metadata])."""
     storage, offset, shape, strides, *rest = args
     if type(storage) is not Storage or storage.dtype is None or any(rest[2:]):  # metadata: negated, conjugated
@@ -182,7 +183,7 @@ def _rebuild(args):
     return _tensor(storage, offset, shape, strides, storage.dtype)
 
 
-def _rebuild_v3(args):
+def _rebuild_v3(args: tuple) -> Any:
     """_v3(storage, offset, shape, strides, requires_grad, hooks, dtype[, metadata])."""
     storage, offset, shape, strides, _, _, dtype, *metadata = args
     known = type(dtype) is Global and dtype.module == "torch" and dtype.name in DTYPES
@@ -191,12 +192,12 @@ def _rebuild_v3(args):
     return _tensor(storage, offset, shape, strides, DTYPES[dtype.name])
 
 
-def _rebuild_parameter(args):
+def _rebuild_parameter(args: tuple) -> Any:
     """_rebuild_parameter(tensor, requires_grad, hooks) and _with_state(the same, state)."""
     return args[0] if type(args[0]) is Tensor else NotImplemented
 
 
-def _ordered_dict(args):
+def _ordered_dict(args: tuple) -> Any:
     """OrderedDict() or, from Python 2, OrderedDict([[key, value], ...])."""
     if not args:
         return {}
@@ -206,13 +207,13 @@ def _ordered_dict(args):
     return fill({}, [x for pair in pairs for x in pair])
 
 
-def _set(kind):
+def _set(kind: type) -> Function:
     return lambda args: make_set(args[0], kind) if len(args) == 1 and type(args[0]) is list else NotImplemented
 
 
-def _bytes(kind):
+def _bytes(kind: type) -> Function:
     """bytes(), bytearray(), bytearray(bytes), bytearray(str, "latin-1"), _codecs.encode(str, "latin1")."""
-    def make(args):
+    def make(args: tuple) -> Any:
         match args:
             case ():
                 return kind()
@@ -224,7 +225,7 @@ def _bytes(kind):
     return make
 
 
-def _size(args):
+def _size(args: tuple) -> Any:
     return args[0] if len(args) == 1 and type(args[0]) is tuple else NotImplemented
 
 

@@ -8,8 +8,8 @@ import os
 import struct
 import sys
 import zipfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def write(path: str | os.PathLike, contents: Any) -> None:
             tensors: float64, float32, float16, bfloat16, (u)int8 to (u)int64, bool.
     Raises: InputError for other contents, and where it cannot be written.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     pickle = b"\x80\x02" + b"".join(_pickled(contents, arrays, 0)) + b"."
     with files.writing(path) as file, zipfile.ZipFile(file, "w") as archive:
         _add(archive, file, "data.pkl", pickle)
@@ -45,7 +45,7 @@ def write(path: str | os.PathLike, contents: Any) -> None:
         _add(archive, file, "version", _VERSION)
 
 
-def _add(archive, file, name, data):
+def _add(archive: zipfile.ZipFile, file: BinaryIO, name: str, data: Any) -> None:
     entry = zipfile.ZipInfo(f"{_ROOT}/{name}")  # of the first day of 1980
     # Before the data: a header, the name, 64-bit sizes, and the padding with a header of its own.
     start = file.tell() + 30 + len(entry.filename) + 20 + 4
@@ -55,7 +55,7 @@ def _add(archive, file, name, data):
         part.write(data)
 
 
-def _pickled(x, arrays, depth) -> Iterator[bytes]:
+def _pickled(x: Any, arrays: list[np.ndarray], depth: int) -> Iterator[bytes]:
     """The opcodes that put `x` on the stack. Arrays are put by, their places in the list are their names."""
     if depth > _DEEPEST:
         raise InputError("contents hold themselves or are too deep for a checkpoint: flatten them")
@@ -86,14 +86,14 @@ def _pickled(x, arrays, depth) -> Iterator[bytes]:
             raise InputError(f"a checkpoint cannot hold a {type(x).__name__}: give plain containers and NumPy arrays")
 
 
-def _contained(begin, parts, end, arrays, depth):
+def _contained(begin: bytes, parts: Iterable, end: bytes, arrays: list[np.ndarray], depth: int) -> Iterator[bytes]:
     yield begin
     for part in parts:
         yield from _pickled(part, arrays, depth + 1)
     yield end
 
 
-def _integer(x):
+def _integer(x: int) -> bytes:
     if -(1 << 31) <= x < 1 << 31:
         return b"J" + struct.pack("<i", x)
     size = x.bit_length() // 8 + 1
@@ -102,7 +102,7 @@ def _integer(x):
     return b"\x8a" + bytes([size]) + x.to_bytes(size, "little", signed=True)
 
 
-def _tensor(x, arrays):
+def _tensor(x: np.ndarray, arrays: list[np.ndarray]) -> Iterator[bytes]:
     """torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, hooks), or _v3(..., dtype)."""
     x = x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
     untyped = _UNTYPED.get(x.dtype)
@@ -117,12 +117,12 @@ def _tensor(x, arrays):
     for part in (str(len(arrays)), "cpu", x.nbytes if untyped else x.size):
         yield from _pickled(part, arrays, 0)
     yield b"tQ"
-    for part in (0, x.shape, tuple(strides[:x.ndim]), False):
-        yield from _pickled(part, arrays, 0)
+    for about in (0, x.shape, tuple(strides[:x.ndim]), False):
+        yield from _pickled(about, arrays, 0)
     yield _global("collections", "OrderedDict") + b")R"
     yield (_global("torch", untyped) if untyped else b"") + b"tR"
     arrays.append(x)
 
 
-def _global(module, name):
+def _global(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ PORTABLE = contextvars.ContextVar("portable", default=False)
 
 
 @contextlib.contextmanager
-def portable():
+def portable() -> Iterator[None]:
     """What is traced inside has one form for all platforms: converters to other formats do not know of a choice."""
     before = PORTABLE.set(True)
     try:

@@ -17,6 +17,7 @@ from groupvit_jax.models.layers import (
     exact_gelu,
     fold,
     layer_norm,
+    partitioned,
     rematerialized,
     truncated_normal,
 )
@@ -102,7 +103,7 @@ class ImageTower(nn.Module):
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, (h // p) * (w // p), p * p * 3)  # [b n p*p*3]
         x = dense(self.width, ("patch", "embed"), inits.mlp_in, self.dtype, name="patch")(x)
         x = layer_norm(self.dtype, "patch_norm")(x)
-        positions = self.param("positions", nn.with_logical_partitioning(
+        positions = self.param("positions", partitioned(
             truncated_normal(self.position_std), ("one", "positions", "embed")), (1, side * side, self.width))
         positions = resize_positions(positions, (side, side), (h // p, w // p)).astype(self.dtype)
         return nn.with_logical_constraint(x + positions, ("batch", "length", "activation"))
@@ -110,7 +111,7 @@ class ImageTower(nn.Module):
     def stage_tokens(self, s: int, n: int, previous: jax.Array | None, b: int, inits: Inits) -> jax.Array:
         """Learned group tokens of stage s [b n c], plus what the previous stage's tokens become."""
         init = truncated_normal(self.group_token_std) if previous is None else nn.initializers.zeros
-        tokens = self.param(f"stage{s}_tokens", nn.with_logical_partitioning(init, ("one", "tokens", "embed")),
+        tokens = self.param(f"stage{s}_tokens", partitioned(init, ("one", "tokens", "embed")),
                             (1, n, self.width))
         tokens = jnp.broadcast_to(tokens.astype(self.dtype), (b, n, self.width))
         if previous is None:

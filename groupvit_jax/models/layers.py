@@ -46,10 +46,15 @@ def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def unit(x: jax.Array) -> jax.Array:
+def unit(x: jax.Array | np.ndarray) -> jax.Array:
     """Unit length along the last axis, in float32; a zero vector stays zero."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+    y: Any = x.astype(jnp.float32)
+    return y * jax.lax.rsqrt(jnp.maximum(jnp.sum(y * y, axis=-1, keepdims=True), 1e-24))
+
+
+def partitioned(init: Initializer, axes: tuple[str, ...]) -> Callable[..., Any]:
+    """`init` of an array whose axes have these names. flax hands a module the array, not the box that it is kept in."""
+    return nn.with_logical_partitioning(init, axes)
 
 
 class Dense(nn.Module):
@@ -61,16 +66,16 @@ class Dense(nn.Module):
 
     features: tuple[int, ...]
     axes: tuple[str, ...]
-    init: Initializer
+    initial: Initializer
     inputs: int = 1
     dtype: Any = jnp.float32
     several: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array) -> Any:
         shape = x.shape[-self.inputs:] + self.features
-        kernel = self.param("kernel", nn.with_logical_partitioning(self.init, self.axes), shape)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[self.inputs:]),
+        kernel = self.param("kernel", partitioned(self.initial, self.axes), shape)
+        bias = self.param("bias", partitioned(nn.initializers.zeros, self.axes[self.inputs:]),
                           self.features)
         x, kernel, bias = (y.astype(self.dtype) for y in (x, kernel, bias))
         # FSDP gathers a weight for its use. Left to choose, XLA splits what both weights and batch want over one mesh
@@ -113,8 +118,8 @@ def layer_norm(dtype: Any, name: str | None = None) -> nn.LayerNorm:
     """LayerNorm with PyTorch's epsilon; statistics in float32 whatever `dtype` is."""
     return nn.LayerNorm(
         epsilon=1e-5, dtype=dtype, name=name, use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("norm",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("norm",)))
+        scale_init=partitioned(nn.initializers.ones, ("norm",)),
+        bias_init=partitioned(nn.initializers.zeros, ("norm",)))
 
 
 class Mlp(nn.Module):
@@ -143,7 +148,7 @@ class Attention(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:  # [b n c], [b 1 n n]
+    def __call__(self, x: jax.Array, mask: jax.Array | np.ndarray | None = None) -> jax.Array:  # [b n c], [b 1 n n]
         c = x.shape[-1]
         shape = (3, self.heads, c // self.heads)
         q, k, v = dense(shape, ("embed", "qkv", "heads", "head_dim"), self.inits.attention_in, self.dtype, several=True,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from groupvit_jax import parallel
 from groupvit_jax.data.packing import Packed
-from groupvit_jax.models.layers import Inits, layer_norm, quick_gelu, rematerialized
+from groupvit_jax.models.layers import Inits, layer_norm, partitioned, quick_gelu, rematerialized
 
 normal = nn.initializers.normal
 
@@ -40,8 +40,8 @@ class TextTower(nn.Module):
         inits = Inits(normal(self.width**-0.5), normal(self.width**-0.5 * (2 * self.depth) ** -0.5),
                       normal((2 * self.width) ** -0.5), normal(self.width**-0.5 * (2 * self.depth) ** -0.5))
         embed = nn.Embed(self.vocabulary, self.width, dtype=jnp.float32, name="tokens",
-                         embedding_init=nn.with_logical_partitioning(normal(0.02), ("vocabulary", "embed")))
-        table = self.param("positions", nn.with_logical_partitioning(normal(0.01), ("positions", "embed")),
+                         embedding_init=partitioned(normal(0.02), ("vocabulary", "embed")))
+        table = self.param("positions", partitioned(normal(0.01), ("positions", "embed")),
                            (self.length, self.width))
         if isinstance(text, Packed):
             tokens, segments, positions = (rows.reshape(-1, rows.shape[-1]) for rows in text[:3])  # [b l], b = G r

@@ -2,16 +2,18 @@
 
 import math
 import numbers
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from groupvit_jax.data.packing import Packed
 from groupvit_jax.errors import InputError
 from groupvit_jax.models.image import ImageFeatures, ImageTower
-from groupvit_jax.models.layers import REMAT, dense
+from groupvit_jax.models.layers import REMAT, dense, partitioned
 from groupvit_jax.models.text import TextTower
 
 MAX_LOGIT_SCALE = 100.0
@@ -34,8 +36,8 @@ class Projector(nn.Module):
         y = dense(self.hidden, ("embed", "hidden"), torch_default, self.dtype, name="fc1")(x.reshape(-1, x.shape[-1]))
         y = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name="norm",
                          use_fast_variance=False, dtype=jnp.float32,
-                         scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("hidden",)),
-                         bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("hidden",)))(y)
+                         scale_init=partitioned(nn.initializers.ones, ("hidden",)),
+                         bias_init=partitioned(nn.initializers.zeros, ("hidden",)))(y)
         y = dense(self.features, ("hidden", "projection"), torch_default, self.dtype, name="fc2")(nn.relu(y))
         return y.reshape(*x.shape[:-1], self.features).astype(jnp.float32)
 
@@ -58,8 +60,11 @@ class TwoTowers(nn.Module):
     text_projector: Projector
     multi_label: bool = False
 
-    def setup(self):
-        init = nn.with_logical_partitioning(nn.initializers.constant(math.log(1 / 0.07)), ())
+    if TYPE_CHECKING:  # flax cannot say that it is a pair where something is mutable, and else what the method gives
+        def apply(self, variables: Mapping[str, Any], *inputs: Any, **how: Any) -> Any: ...
+
+    def setup(self) -> None:
+        init = partitioned(nn.initializers.constant(math.log(1 / 0.07)), ())
         self.caption_scale = self.param("caption_scale", init, ())
         if self.multi_label:
             self.multi_label_scale = self.param("multi_label_scale", init, ())
@@ -111,7 +116,7 @@ class TwoTowers(nn.Module):
         return self.project(features.image, features.texts) | {"assignments": features.assignments}
 
 
-def build(config, multi_label: bool, remat: str = "none", scan: bool = False) -> TwoTowers:
+def build(config: ConfigDict, multi_label: bool, remat: str = "none", scan: bool = False) -> TwoTowers:
     """The model of `config.model`; `multi_label` says whether the multi-label loss is used, `remat` and `scan` how its
     gradient is computed (see `configs.base`, train).
 
@@ -141,7 +146,7 @@ def check_numbers(image: dict, text: dict, projector: dict) -> None:
     bounds += [("text", "depth", text["depth"], 1, BLOCKS)]
     bounds += [("projector", name, projector[name], 1, MOST) for name in ("hidden", "features")]
     for part, name, value, low, high in bounds:
-        if not isinstance(value, numbers.Integral) or not low <= value <= high:
+        if not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
             raise InputError(f"config.model.{part}.{name}={value}: give a whole number from {low} to {high}")
     for name in ("mlp_ratio", "init_std", "group_token_std", "position_std", "assignment_gain", "residual_gain"):
         if name in image and not 1 / FACTOR <= image[name] <= FACTOR:  # nor NaN

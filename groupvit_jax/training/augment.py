@@ -37,7 +37,7 @@ def augment_one(key: jax.Array, image: jax.Array, flip: float, erase: float) -> 
     return image
 
 
-def noise(key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal float32 [h w c]. Drawn for all pixels, since shapes are static, which is a good part of what
     augmenting costs: so from 16 bits each, values up to 4.3, two from each random number."""
     h, w, c = shape
@@ -53,16 +53,16 @@ def erase_mask(key: jax.Array, height: int, width: int, probability: float) -> j
     """
     apply_key, area_key, aspect_key, top_key, left_key = jax.random.split(key, 5)
     low, high = ERASE_AREA
-    area = jax.random.uniform(area_key, ERASE_TRIES, minval=low, maxval=high) * (height * width)  # [tries]
+    area = jax.random.uniform(area_key, (ERASE_TRIES,), minval=low, maxval=high) * (height * width)  # [tries]
     low, high = map(math.log, ERASE_ASPECT)
-    aspect = jnp.exp(jax.random.uniform(aspect_key, ERASE_TRIES, minval=low, maxval=high))
+    aspect = jnp.exp(jax.random.uniform(aspect_key, (ERASE_TRIES,), minval=low, maxval=high))
     h, w = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
     fits = (h < height) & (w < width)
     first = jnp.argmax(fits)
     h, w = h[first].astype(jnp.int32), w[first].astype(jnp.int32)
     chosen = jax.random.bernoulli(apply_key, probability) & fits.any()
 
-    def span(key, side, length):
+    def span(key: jax.Array, side: int, length: jax.Array) -> jax.Array:
         """Where the rectangle lies along one side: bool [side]."""
         room = jnp.maximum(side - length, 0)  # negative only where nothing fits
         start = jax.random.randint(key, (), 0, room + 1)

@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,7 @@ from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 
 
-def folder(workdir: str) -> pathlib.Path:
+def folder(workdir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
 
 
@@ -46,7 +46,7 @@ class Checkpoints:
     """The checkpoints of one run. Newer ones than the newest that is whole are set aside first, and half-written ones
     removed; InputError when there are some and none is whole."""
 
-    def __init__(self, workdir: str, keep: int = 3, best: Sequence[str] = (), keep_every: int = 0):
+    def __init__(self, workdir: str, keep: int = 3, best: Sequence[str] = (), keep_every: int = 0) -> None:
         """keep: how many of the newest stay; best: scores, by each of which the best one stays, too; keep_every: those
         of every so many steps stay, too, if it is not 0."""
         self._needed = 0  # bytes of the last checkpoint, this process's part
@@ -136,7 +136,7 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
-    def _room(self):
+    def _room(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # a full disk surfaces as whichever of Orbax's threads fails first
@@ -180,7 +180,7 @@ def set_damaged_aside(directory: pathlib.Path) -> None:
 
 def newest_whole(directory: pathlib.Path, steps: Sequence[int]) -> tuple[int | None, dict[int, str]]:
     """The newest of these steps with nothing wrong, None if there is none; and what is wrong with the newer ones."""
-    damaged = {}
+    damaged: dict[int, str] = {}
     for step in sorted(steps, reverse=True):
         if not (what := checksums.problem(directory / str(step))):
             return step, damaged
@@ -197,7 +197,7 @@ def is_step(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def readable(checkpoint: pathlib.Path):
+def readable(checkpoint: pathlib.Path) -> Iterator[None]:
     """Turns what goes wrong while reading into an InputError, where there are no checksums that would have told."""
     try:
         yield
@@ -236,7 +236,7 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
     """
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     directory, steps = find(path)
-    if directory is None:
+    if directory is None or steps is None:
         weights = reading.read(path)
         variables = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, x.__getitem__),
                                  weights.variables)
@@ -248,6 +248,7 @@ def load(path: str, sharding: jax.sharding.Sharding | None = None) -> Loaded:
                              "give another")
         logging.warning("the checkpoint of step %d in %s is damaged (%s): taking that of step %d", number, directory,
                         what, step)
+    assert step is not None  # there are steps, and none of them would be damaged
     with readable(directory / str(step)), ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(
             read_only=True, create=False, save_interval_steps=0)) as manager:
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta

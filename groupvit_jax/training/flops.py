@@ -28,7 +28,7 @@ def of_parts(model: TwoTowers, batch: dict[str, Any]) -> dict[str, float]:
     shape = lambda x, dtype=None: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype)  # noqa: E731
     variables = jax.tree.map(shape, states.abstract_variables(model))
 
-    def call(part: str):
+    def call(part: str) -> Any:
         return lambda variables, x: model.apply(variables, x, method=METHODS[part])
 
     inputs = {"image": shape(batch["image"], "float32"), "text": jax.tree.map(shape, batch["text"])}
@@ -37,13 +37,13 @@ def of_parts(model: TwoTowers, batch: dict[str, Any]) -> dict[str, float]:
     return {part: count(jax.make_jaxpr(call(part))(variables, inputs[part]).jaxpr) for part in METHODS}
 
 
-def count(jaxpr) -> float:
+def count(jaxpr: Any) -> float:
     """Operations of all products and convolutions in a jaxpr; loops count as often as they run, of a conditional the
     branch with most."""
     return sum(of_equation(equation) for equation in jaxpr.eqns)
 
 
-def of_equation(equation) -> float:
+def of_equation(equation: Any) -> float:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]

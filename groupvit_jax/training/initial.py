@@ -1,6 +1,8 @@
 """Going on from given weights: a fresh state takes over what `config.init_from` names."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +33,7 @@ def check(config: ConfigDict, workdir: str) -> None:
 
 
 @contextlib.contextmanager
-def of_source():
+def of_source() -> Iterator[None]:
     try:
         yield
     except InputError as error:
@@ -59,9 +61,9 @@ def start(state: State, config: ConfigDict) -> State:
             there = f"has shape {found[name].shape} in {path}" if name in found else f"is not in {path}"
             raise InputError(f"config.init_from: {name} {there}, here {ours[name].shape}: give config.model the sizes "
                              f"of these weights, or leave {part_of(name)!r} out of config.init_from.parts")
-    if spare := sorted(spare - {scale}):
-        raise InputError(f"config.init_from: {path} has {spare[0]}, which is not in this model: give config.model its "
-                         f"sizes, or leave {part_of(spare[0])!r} out of config.init_from.parts")
+    if left := sorted(spare - {scale}):
+        raise InputError(f"config.init_from: {path} has {left[0]}, which is not in this model: give config.model its "
+                         f"sizes, or leave {part_of(left[0])!r} out of config.init_from.parts")
     taken = {name: x for name, x in found.items() if name in wanted}
     logging.info("%d of %d tensors from %s (step %d): %s", len(taken), len(ours), path, source.step, ", ".join(parts))
     variables = huggingface.unflat({name: put(taken[name], x) if name in taken else x for name, x in ours.items()})
@@ -80,7 +82,7 @@ def put(x: np.ndarray, like: jax.Array) -> jax.Array:
 
 def adapt(found: dict[str, np.ndarray], theirs: ConfigDict, ours: ConfigDict) -> dict[str, np.ndarray]:
     """Their variables in the form that our configuration of the same model has."""
-    out = dict(found)
+    out: dict[str, Any] = dict(found)
     if (gains := huggingface.gains(theirs)) != (wanted := huggingface.gains(ours)):
         assignment, residual = (a / b for a, b in zip(gains, wanted))
         out = huggingface.fold_gains(out, theirs, assignment, residual)

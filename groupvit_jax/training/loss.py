@@ -7,6 +7,7 @@ a time: the matrix of similarities exists nowhere.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from groupvit_jax import parallel
 from groupvit_jax.models.layers import unit
 from groupvit_jax.training.vitals import spread
 
+Best = tuple[jax.Array, jax.Array, jax.Array]
 BLOCK = 1 << 24  # similarities that a device holds at a time; 64 MB
 
 
@@ -41,7 +43,7 @@ def log_sums(image: jax.Array, text: jax.Array, scale: jax.Array, parts: int = 1
     texts = parallel.over_batch(text.reshape(parts, rows // chunks, chunks, d).swapaxes(1, 2))
     images = parallel.over_batch(jnp.broadcast_to(image, (parts, b, d)))  # a copy a device, whose gradients it adds up
 
-    def compare(images, so_far, chunk):
+    def compare(images: jax.Array, so_far: Best, chunk: tuple[jax.Array, jax.Array]) -> tuple[Best, jax.Array]:
         of_images, best, nearest = so_far  # [b] each
         texts, numbers = chunk
         logits = scale * similarity(texts, images)  # [rows b]
@@ -62,7 +64,7 @@ def log_sums(image: jax.Array, text: jax.Array, scale: jax.Array, parts: int = 1
     return jax.nn.logsumexp(of_images, axis=0), of_texts.swapaxes(1, 2).reshape(t), nearest
 
 
-def contrast(image: jax.Array, texts: jax.Array, scale: jax.Array, **how) -> tuple[jax.Array, jax.Array]:
+def contrast(image: jax.Array, texts: jax.Array, scale: jax.Array, **how: Any) -> tuple[jax.Array, jax.Array]:
     """Images [b d] against all texts [b k d] with target 1/k on their own k, each text against all images: the mean of
     the two cross-entropies, and each image's nearest text, [b]. `how`: see `log_sums`."""
     b, k, d = texts.shape
@@ -71,12 +73,12 @@ def contrast(image: jax.Array, texts: jax.Array, scale: jax.Array, **how) -> tup
     return 0.5 * (of_images.mean() + of_texts.mean()) - own.mean(), nearest
 
 
-def caption_loss(image: jax.Array, text: jax.Array, scale: jax.Array, **how) -> jax.Array:
+def caption_loss(image: jax.Array, text: jax.Array, scale: jax.Array, **how: Any) -> jax.Array:
     """Mean of the image-to-text and text-to-image cross-entropies; image [b d], text [b d], row i belongs to row i."""
     return contrast(image, text[:, None], scale, **how)[0]
 
 
-def multi_label_loss(image: jax.Array, prompts: jax.Array, scale: jax.Array, **how) -> jax.Array:
+def multi_label_loss(image: jax.Array, prompts: jax.Array, scale: jax.Array, **how: Any) -> jax.Array:
     """Image i against all prompts with target 1/K on its own K, each prompt against all images; mean of the two.
 
     image [b d], prompts [b k d].
@@ -84,7 +86,7 @@ def multi_label_loss(image: jax.Array, prompts: jax.Array, scale: jax.Array, **h
     return contrast(image, prompts, scale, **how)[0]
 
 
-def contrastive(outputs: dict, **how) -> tuple[jax.Array, dict[str, jax.Array]]:
+def contrastive(outputs: dict, **how: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`TwoTowers.project`'s outputs -> (loss, metrics); `how`: see `log_sums`.
 
     Text 0 of an image is its caption; the others are its prompts and enter the multi-label loss, with weight 1.

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from groupvit_jax.errors import InputError
 
@@ -32,7 +33,8 @@ def decay_mask(params: Any) -> Any:
     return jax.tree.map_with_path(decays, params)
 
 
-def build(config, batch: int, warmup: int, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def build(config: ConfigDict, batch: int, warmup: int, steps: int,
+          ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of `config.optim` and its learning rate as a function of the step.
 
     Learning rates are given for a batch of `lr_batch` and scale with the global `batch`; lengths are in steps.
@@ -42,7 +44,8 @@ def build(config, batch: int, warmup: int, steps: int) -> tuple[optax.GradientTr
 
 
 def _build(*, lr: float, lr_start: float, lr_end: float, lr_batch: int, b1: float, b2: float, eps: float,
-           weight_decay: float, clip_norm: float, batch: int, warmup: int, steps: int):
+           weight_decay: float, clip_norm: float, batch: int, warmup: int, steps: int,
+           ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     rate, most = (0, 1e3), 1e6
     for name, value, (low, high) in (("lr", lr, rate), ("lr_start", lr_start, rate), ("lr_end", lr_end, rate),
                                      ("lr_batch", lr_batch, (1, 1e9)), ("b1", b1, (0, 1)), ("b2", b2, (0, 1)),

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import signal
 import threading
+from typing import Any
 
 import jax
 from absl import logging
@@ -18,13 +19,13 @@ class Notice:
     # last one that was asked, and none may have been yet: so they begin at 1 and leave none out, as steps would.
     numbers = itertools.count(1)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.several = jax.process_count() > 1
         self.came, self.before = False, None
         if not self.several and threading.current_thread() is threading.main_thread():
             self.before = signal.signal(signal.SIGTERM, self._note)
 
-    def _note(self, *_) -> None:
+    def _note(self, *_: Any) -> None:
         self.came = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,7 +1,7 @@
 """A configuration's training as one sharded program: model, optimizer, step, and what goes in, in the abstract."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ class Program(NamedTuple):
 
     model: TwoTowers
     mesh: jax.sharding.Mesh
-    step: Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]  # jitted
+    step: Any  # jitted: (State, Batch) -> (State, dict[str, jax.Array])
     state: State
-    batch: Batch
+    batch: dict[str, Any]
     create: Callable[[], State]  # a fresh state
 
     def trace(self) -> jax.stages.Traced:
@@ -58,7 +58,7 @@ def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: o
                  state: State, mesh: jax.sharding.Mesh) -> Callable:
     augment, microbatches, parts = config.augment, config.train.microbatches, parallel.ways(mesh)
 
-    def step(state: State, batch: Batch):
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.key(config.seed)
         return train_step(model, tx, schedule, augment.flip, augment.erase, microbatches, parts, key, state, batch)
 
@@ -67,12 +67,13 @@ def compile_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: o
                    out_shardings=(shardings, parallel.replicated(mesh)))
 
 
-def abstract_batch(config: ConfigDict, model: TwoTowers, mesh: jax.sharding.Mesh) -> Batch:
+def abstract_batch(config: ConfigDict, model: TwoTowers, mesh: jax.sharding.Mesh) -> dict[str, Any]:
     """Shapes, dtypes and shardings of the global batches of `config.data`."""
     b, side, texts, length = config.batch, model.image.image_size, 1 + config.prompts, model.text.length
     group = pipeline.group_size(config)
     rows = (b // group, rows_of(config, group), config.pack_length) if config.packing else (b, texts, length)
     struct = lambda *shape, dtype=jnp.int32: jax.ShapeDtypeStruct(  # noqa: E731
         shape, dtype, sharding=parallel.batch_sharding(mesh))
-    text = Packed(*[struct(*rows)] * 3, struct(b // group, group, texts, 2)) if config.packing else struct(*rows)
+    each = struct(*rows)
+    text = Packed(each, each, each, struct(b // group, group, texts, 2)) if config.packing else each
     return {"image": struct(b, side, side, 3, dtype=jnp.uint8), "text": text}

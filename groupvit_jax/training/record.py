@@ -58,7 +58,7 @@ class Run:
     Raises InputError when the file there cannot be read.
     """
 
-    def __init__(self, workdir: str, data: str = ""):
+    def __init__(self, workdir: str, data: str = "") -> None:
         self.path, self.data, self.step, self.how = pathlib.Path(workdir) / FILE, data, 0, ""
         self.content = read(workdir) or {"id": secrets.token_hex(6), "starts": []}
         self.entry: dict[str, Any] | None = None  # of this start
@@ -85,7 +85,7 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, kind, error, _) -> None:
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         if self.entry is None:
             return
         said = " ".join(str(error).split())[:300] or kind and kind.__name__
@@ -162,7 +162,8 @@ def check(ours: ConfigDict, theirs: dict[str, Any], workdir: str, force: bool = 
     Raises InputError that shows the differences.
     """
     here = to_json(ours)
-    computed, how = [], []
+    computed: list[Difference] = []
+    how: list[Difference] = []
     if data and data_then and data != data_then:
         computed.append(("the data: fingerprint", data_then, data))
     for difference in differences(theirs, here):
@@ -184,7 +185,7 @@ def differences(old: Any, new: Any, name: str = "config") -> Iterator[Difference
         for key in sorted(old.keys() | new.keys()):
             yield from differences(old.get(key), new.get(key), f"{name}.{key}")
     elif dicts(old) and dicts(new) and len(old) != len(new):
-        yield name, *([item.get("name") for item in items] for items in (old, new))
+        yield name, [item.get("name") for item in old], [item.get("name") for item in new]
     elif dicts(old) and dicts(new):
         for i, (a, b) in enumerate(zip(old, new)):
             yield from differences(a, b, f"{name}[{i}]")
@@ -224,7 +225,7 @@ def same_model(ours: ConfigDict, theirs: dict[str, Any]) -> bool:
 
 def check_fits(ours: ConfigDict, theirs: dict[str, Any], workdir: str) -> None:
     """Raises InputError naming the first array of the state that has another shape, or is on one side only."""
-    def shapes(config):
+    def shapes(config: ConfigDict) -> Any:
         leaves = jax.tree.leaves_with_path(states.abstract_variables(built(config)))
         return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in leaves}
 

@@ -74,7 +74,9 @@ class Speed:
         one that ended, when that step is done."""
         begin, end, steps, waited = self.begin, self.running, self.steps, self.waited
         self.begin, self.steps, self.waited = end, 0, 0.0
-        return lambda: (self.rates(steps, end.result() - begin.result(), waited) if steps else {}) | memory()
+        if not steps or begin is None or end is None:
+            return memory
+        return lambda: self.rates(steps, end.result() - begin.result(), waited) | memory()
 
     def restart(self) -> None:
         """The window begins now: what was done just before, as an evaluation, was no training."""
@@ -103,7 +105,7 @@ def memory() -> dict[str, float]:
     stats = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
     found = {name: max(one.get(key, 0) for one in stats) / GIB for name, key in (
         ("device_memory_gib", "bytes_in_use"), ("device_memory_peak_gib", "peak_bytes_in_use")) if stats}
-    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children() if child.pid)]
     resident = sum(map(resident_bytes, processes))
     return found | ({"host_memory_gib": resident / GIB} if resident else {})
 

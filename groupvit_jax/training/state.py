@@ -29,7 +29,7 @@ def init_variables(model: TwoTowers, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters and batch statistics; parameters boxed with their logical axes."""
     size = model.image.image_size
     images, tokens = jnp.zeros((2, size, size, 3)), jnp.zeros((2, 1, model.text.length), jnp.int32)
-    return model.init({"params": key}, images, tokens)
+    return dict(model.init({"params": key}, images, tokens))
 
 
 def abstract_variables(model: TwoTowers) -> dict[str, Any]:

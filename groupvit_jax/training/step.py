@@ -40,13 +40,13 @@ def train_step(model: TwoTowers, tx: optax.GradientTransformation, schedule: opt
     keys = fold_each(jax.random.fold_in(key, state.step), len(batch["image"]))
     stages = vitals.stages(model.image.group_tokens)
 
-    def encode(params: Any, batch: Batch, keys: jax.Array):
+    def encode(params: Any, batch: Batch, keys: jax.Array) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
         images = augment(fold(keys, 0), batch["image"], flip=flip, erase=erase)
         features = model.apply({"params": params}, images, batch["text"], fold(keys, 1), method="encode")
         of_stages = map(vitals.of_groups, stages, jax.lax.stop_gradient(features.assignments))
         return (features.image, features.texts), {name: x for found in of_stages for name, x in found.items()}
 
-    def loss_of(params: Any, image: jax.Array, texts: jax.Array):
+    def loss_of(params: Any, image: jax.Array, texts: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         outputs, updates = model.apply({"params": params, "batch_stats": state.batch_stats}, image, texts, True,
                                        method="project", mutable=["batch_stats"])
         loss, metrics = contrastive(outputs, parts=parts)
@@ -91,7 +91,7 @@ def gradients(encode: Callable, loss_of: Callable, microbatches: int, params: An
     features, used = join(jax.lax.map(lambda part: encode(params, *part), parts), groups)
     (_, aux), (of_loss, *of_features) = whole_loss(params, *features)
 
-    def add(total: Any, part_and_wanted: tuple):
+    def add(total: Any, part_and_wanted: tuple) -> tuple[Any, None]:
         part, wanted = part_and_wanted
         _, pull, _ = jax.vjp(lambda params: encode(params, *part), params, has_aux=True)
         return jax.tree.map(jnp.add, total, pull(wanted)[0]), None
@@ -103,7 +103,7 @@ def gradients(encode: Callable, loss_of: Callable, microbatches: int, params: An
 def split(tree: Any, k: int, groups: int) -> Any:
     """Arrays [n ...], n a multiple of `groups` -> [k n/k ...]. Every k-th group is in the same part, so that each
     device has its share of every part."""
-    def one(x):
+    def one(x: jax.Array) -> jax.Array:
         x = x.reshape(groups // k, k, len(x) // groups, *x.shape[1:]).swapaxes(0, 1)
         return parallel.over_batch(x.reshape(k, -1, *x.shape[3:]), axis=1)
 
@@ -112,7 +112,7 @@ def split(tree: Any, k: int, groups: int) -> Any:
 
 def join(tree: Any, groups: int) -> Any:
     """The reverse of `split`."""
-    def one(x):
+    def one(x: jax.Array) -> jax.Array:
         k, n = x.shape[:2]
         x = x.reshape(k, groups // k, n * k // groups, *x.shape[2:]).swapaxes(0, 1).reshape(k * n, *x.shape[2:])
         return parallel.over_batch(x)

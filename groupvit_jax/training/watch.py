@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 
@@ -34,7 +35,7 @@ class Hosts:
     nothing yet, None if it ended well; still[i]: for how many looks that has not changed.
     """
 
-    def __init__(self, folder: pathlib.Path, run: str, process: int, processes: int):
+    def __init__(self, folder: pathlib.Path, run: str, process: int, processes: int) -> None:
         self.folder, self.run, self.process, self.beat = folder, run, process, 0
         self.others = [i for i in range(processes) if i != process]
         self.told: dict[int, dict | None] = {i: {} for i in self.others}
@@ -44,7 +45,7 @@ class Hosts:
     def path(self, process: int) -> pathlib.Path:
         return self.folder / f"process-{process}.json"
 
-    def tell(self, **what) -> None:
+    def tell(self, **what: Any) -> None:
         """Writes this process's file; `what` is "doing", or "ended" and "message", after which nothing is said."""
         with self.lock, contextlib.suppress(OSError, InputError):
             if self.over:
@@ -102,7 +103,7 @@ class Watch:
     """
 
     def __init__(self, workdir: str, timeout: float, run: str = "", process: int = 0, processes: int = 1,
-                 end: Callable[[int], None] = os._exit):
+                 end: Callable[[int], None] = os._exit) -> None:
         """end: ends the process with a code."""
         if timeout < LEAST:
             raise InputError(f"config.train.hang_timeout={timeout}: give {LEAST:g} seconds or more")
@@ -110,7 +111,8 @@ class Watch:
         self.hosts = Hosts(pathlib.Path(workdir).expanduser() / "hosts", run, process, processes)
         # Many processes on one file system look less often; a few times within the timeout they always do.
         self.every = int(max(1, min(max(5, processes // 8), timeout / TICK // 5)))  # ticks between looks
-        self.what, self.compiled = "starting", set()
+        self.what = "starting"
+        self.compiled: set[str] = set()
         self.ticks, self.moved, self.still = 0, writer.moves(), 0
         self.untimed = 2  # movements to come: the first is made here, while others may compile; at the next, all had it
         self.left: tuple[int, str] | None = None  # the code and the line with which this process ends
@@ -130,7 +132,7 @@ class Watch:
         self.thread.start()
         return self
 
-    def __exit__(self, kind, error, _) -> None:
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
         self.leaves(kind, error)
         self.ended.set()
         self.thread.join()
@@ -146,7 +148,7 @@ class Watch:
                 self.moved, self.untimed = writer.moves(), 2
             self.what = what
 
-    def leaves(self, kind, error, _=None) -> None:
+    def leaves(self, kind: Any, error: Any, _: Any = None) -> None:
         """For `ExitStack.push` after all that may wait for the others when it is closed: tells them of an error, before
         anything is closed. An error that comes of a lost host ends the process here."""
         if error is None or isinstance(error, RunAgain) or not self.hosts.others or self.left:
