@@ -163,7 +163,7 @@ class TfdsSource(RecordSource):
         self.pattern = str(pattern)
         if not self.pattern or storage.is_remote(self.pattern):
             raise InputError(f"no TFDS data set at {self.pattern!r}: name a folder on a local or mounted disk")
-        found = re.fullmatch(r"(.+?)(?::([A-Za-z]\w*(?:\[[^\]]*\])?))?", self.pattern)
+        found = re.fullmatch(r"(.+?)(?::([A-Za-z]\w*(?:\[[^\]]*\])?))?", self.pattern, re.DOTALL)
         assert found  # whatever it is
         path, split = found.groups()
         folder = _dataset_folder(Path(path).expanduser())

@@ -223,7 +223,8 @@ def test_a_folder_above_will_do_if_one_data_set_is_below(dataset):
 
 
 @pytest.mark.parametrize("pattern, words", [
-    ("/nowhere", ["no folder /nowhere", "groupvit data convert"]), ("{}:test", ["'test'", "train, val"]),
+    ("/nowhere", ["no folder /nowhere", "groupvit data convert"]), ("/no\nwhere", ["no folder /no"]),
+    ("{}:test", ["'test'", "train, val"]),
     ("{}:train[5:]", ["train[5:]"]), ("{}/..:train[x]", ["train[x]"]),
 ])
 def test_no_such_folder_or_split_is_an_error(dataset, pattern, words):
