@@ -21,7 +21,7 @@ from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
 from groupvit_jax.training import checkpoint
 
-Images = np.ndarray | Sequence[Image.Image]
+Images = np.ndarray | Sequence[Image.Image | np.ndarray]
 MOST = 1 << 33  # bytes of an image's scores: 12 megapixels with 170 classes
 BATCH = 32  # images a program call; fixed, so that any number of them compiles once
 (VOC,) = datasets.find_tasks(["voc"])

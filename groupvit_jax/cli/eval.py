@@ -9,6 +9,7 @@ flags the data sets are those of the run's configuration.
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 
@@ -55,7 +56,8 @@ def main(rest: list[str]) -> None:
     from groupvit_jax.inference import load
     from groupvit_jax.reports import evaluation
 
-    changes = {name: FLAGS[name].value for name in ("templates", "class_file", "background", "top", "pamr", "oracle")}
+    changes: dict[str, Any] = {name: FLAGS[name].value for name in (
+        "templates", "class_file", "background", "top", "pamr", "oracle")}
     protocol = Protocol(FLAGS.protocol, **changes)
     parallel.cores_as_devices()
     hosts.join()

@@ -7,10 +7,12 @@ maps of scores; the table comes last.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from groupvit_jax.errors import InputError
@@ -19,10 +21,14 @@ from groupvit_jax.evals.prompts import Queries
 from groupvit_jax.evals.windows import bilinear_weights
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.layers import unit
+from groupvit_jax.models.two_towers import TwoTowers
 
 CHUNK = 32  # labels scored at a time: what a data set of fewer does not have costs nothing
 # The protocol is float32 throughout; TPUs and some GPUs would otherwise multiply with fewer bits.
 einsum = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+
+
+Number = jax.Array | np.floating  # one, in the program or before
 
 
 class WindowScores(NamedTuple):
@@ -41,7 +47,7 @@ class WindowScores(NamedTuple):
     stages: tuple[jax.Array, ...]
 
 
-def group_shares(assignments, grid: tuple[int, int]) -> jax.Array:
+def group_shares(assignments: Sequence[jax.Array], grid: tuple[int, int]) -> jax.Array:
     """Soft assignments of the stages, each [b g n] -> float32 [b g gh gw]: how much of each patch of the `grid` went to
     which last group, the product of the stages."""
     shares = assignments[0].astype(jnp.float32)
@@ -50,7 +56,7 @@ def group_shares(assignments, grid: tuple[int, int]) -> jax.Array:
     return shares.reshape(*shares.shape[:2], *grid)
 
 
-def group_map(assignments, grid: tuple[int, int], size: tuple[int, int]) -> jax.Array:
+def group_map(assignments: Sequence[jax.Array], grid: tuple[int, int], size: tuple[int, int]) -> jax.Array:
     """Soft assignments of the stages, each [b g n] -> int32 [b h w]: to which last group each pixel belongs.
 
     The groups' shares of the patches, bilinear from the `grid` to `size`, then the largest (the first, if equal).
@@ -66,7 +72,8 @@ def by_label(scores: jax.Array, queries: Queries, empty: float) -> jax.Array:
     return out.at[..., queries.label].max(scores, mode="drop")
 
 
-def score_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, queries: Queries):
+def score_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, queries: Queries,
+                ) -> tuple[jax.Array, jax.Array]:
     """Unit segments [n g d] and pooled [n d] -> table float32 [n g c] and similarity [n c], without the background.
 
     A softmax over all words times another over the words of the window's `top` best labels; if `top` is 0, the first
@@ -85,20 +92,21 @@ def score_table(segments: jax.Array, pooled: jax.Array, scale: jax.Array, querie
     return by_label(jnp.where(queries.top > 0, table * best, table), queries, 0.0), similarity
 
 
-def limit(table: jax.Array, threshold: jax.Array) -> jax.Array:
+def limit(table: jax.Array, threshold: Number) -> jax.Array:
     """Of each window, [n]: the score below which there is background. It is no higher than the window's best score, so
     that no window is background only. Negative if the threshold is."""
     return jnp.minimum(threshold, table.max(axis=(1, 2)))
 
 
-def with_background(table: jax.Array, threshold: jax.Array) -> jax.Array:
+def with_background(table: jax.Array, threshold: Number) -> jax.Array:
     """Scores [n g c] -> the same with label 0 set to 1 for the groups whose best score is below the limit, else to 0;
     as they are if the threshold is negative."""
     below = table.max(axis=-1) < limit(table, threshold)[:, None]
     return table.at[..., 0].set(jnp.where(threshold < 0, table[..., 0], below.astype(table.dtype)))
 
 
-def refined_members(images: jax.Array, members: jax.Array, table: jax.Array, threshold: jax.Array):
+def refined_members(images: jax.Array, members: jax.Array, table: jax.Array, threshold: Number,
+                    ) -> tuple[jax.Array, jax.Array]:
     """Normalised images [n h w 3], int8 members [n h g w] and a table without background -> both with PAMR.
 
     As TCL's evaluation does it, the classes' maps are refined first and background is what then scores below the limit;
@@ -106,7 +114,7 @@ def refined_members(images: jax.Array, members: jax.Array, table: jax.Array, thr
     """
     members = refine(images, members.swapaxes(1, 2).astype(jnp.float32))  # [n g h w]
 
-    def best(window):  # the best score of each pixel, some labels at a time
+    def best(window: tuple[jax.Array, jax.Array]) -> jax.Array:  # the best score of each pixel, some labels at a time
         members, table = window
         chunks = table.reshape(len(table), -1, CHUNK).swapaxes(0, 1)  # [chunk g CHUNK]
         return lax.map(lambda chunk: einsum("ghw,gc->hwc", members, chunk).max(axis=-1), chunks).max(axis=0)
@@ -117,7 +125,8 @@ def refined_members(images: jax.Array, members: jax.Array, table: jax.Array, thr
     return members.swapaxes(1, 2), jnp.concatenate([table, row], axis=1)
 
 
-def encode_windows(model, variables, images: jax.Array):
+def encode_windows(model: TwoTowers, variables: dict[str, Any], images: jax.Array,
+                   ) -> tuple[tuple[jax.Array, ...], jax.Array, jax.Array, jax.Array]:
     """Normalised windows [n h w 3] -> the stages' assignments, unit segments [n g d], unit pooled [n d], and the factor
     on their cosines. What is left of whole patches at the right and below is not looked at."""
     h, w = (side // model.image.patch_size * model.image.patch_size for side in images.shape[1:3])
@@ -127,7 +136,8 @@ def encode_windows(model, variables, images: jax.Array):
     return features.assignments, segments, pooled, model.apply(variables, method="logit_scale").astype(jnp.float32)
 
 
-def window_scores(model, variables, windows: jax.Array, queries: Queries, refined: bool = False) -> WindowScores:
+def window_scores(model: TwoTowers, variables: dict[str, Any], windows: jax.Array, queries: Queries,
+                  refined: bool = False) -> WindowScores:
     """uint8 windows [n h w 3] -> WindowScores; `refined` by PAMR."""
     h, w = windows.shape[1:3]
     patch = model.image.patch_size

@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
     when it was told to stop and has saved. A hang, or the loss of another process, ends this one (see watch.py).
     """
     with contextlib.ExitStack() as stack:
-        def closing(thing):
+        def closing(thing: Any) -> Any:
             return stack.enter_context(contextlib.closing(thing))
 
         if jax.process_count() > 1:
@@ -119,7 +119,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             health.add(batch)
             if logs:
                 counts = log.counts()
-                late = lengths.save_minutes and parallel.first(checkpoints.minutes()) >= lengths.save_minutes
+                late = bool(lengths.save_minutes) and parallel.first(checkpoints.minutes()) >= lengths.save_minutes
             with traced.step(n):
                 state, metrics = step(state, parallel.to_global(mesh, batch))
             pace.ran(metrics)
@@ -144,7 +144,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
             # 5. Evaluate, 6. save: this state, before the next batch.
             if evaluates:
                 watch.doing("evaluating", compiles=True)
-            scores = log.scores(n, evaluator(state.variables)) if evaluates else {}
+            scores = log.scores(n, evaluator(state.variables)) if evaluates and evaluator else {}
             if saves:
                 watch.doing("saving")
                 stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
