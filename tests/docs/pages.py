@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")))
-LANGUAGES = ("bash", "python", "text", "json")  # what a fence may be of; the first two are run
+LANGUAGES = ("bash", "python", "text")  # what a fence may be of; the first two are run
 FENCE = re.compile(r"(?:^ *<!-- (not run|file): *([^\n]*?) *-->\n)?^( *)```(.*?)\n(.*?)^\3```$", re.M | re.S)
 
 

@@ -28,7 +28,7 @@ def test_an_item_that_looks_like_a_quote_is_one():
 
 
 @pytest.mark.parametrize("name, code, said", [
-    ("hard_assignment", "hard = soft", "0 lines"), ("hard_assignment", "soft", "5 lines"), ("soft", "x", "has no soft"),
+    ("hard_assignment", "hard = soft", "0 lines"), ("hard_assignment", "soft", "3 lines"), ("soft", "x", "has no soft"),
     ("GroupingBlock.hard", "x", "has no GroupingBlock.hard")])
 def test_a_quote_that_is_not_there_or_not_alone_is_refused(name, code, said):
     with pytest.raises(ValueError, match=said):

@@ -1,5 +1,5 @@
-"""What the pages say can be typed is typed: every bash and Python snippet of README.md and docs/ is run, in the order of
-its page, in a folder with tiny runs and data sets; or the page says on the line before why not."""
+"""What the pages say can be typed is typed: every bash and Python snippet of README.md and docs/ is run, in the order
+of its page, in a folder with tiny runs and data sets; or the page says on the line before why not."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ from groupvit_jax.evals import datasets
 
 pytest.importorskip("skimage", reason="its wheel has the photographs: install the test extra")
 
-# Put before the flags of a command, whose own flags count: what makes it a matter of seconds.
+# What makes a command a matter of seconds; where it has such a flag itself, that one counts.
 MODEL = {"dtype": "float32", "image.image_size": 32, "image.width": 16, "image.heads": 2, "text.width": 16,
          "text.heads": 2, "text.depth": 1, "text.length": 16, "projector.hidden": 32, "projector.features": 16}
 SMALL = {
@@ -27,7 +27,7 @@ SMALL = {
               "--config.data.group=2", "--config.data.threads=1", "--config.optim.lr_batch=16",
               "--config.train.steps=2", "--config.train.warmup_steps=1", "--config.eval.every=0"],
     "data inspect": ["--samples=6"],
-    "data scenes": ["--train=4", "--val=1", "--size=32"],
+    "data scenes": ["--train=16", "--val=2", "--seed=5", "--size=48"],  # as the sandbox has them: going on does nothing
     "data fashion": ["--source=idx", "--train=16", "--val=2", "--size=32"],
 }
 # Recipes whose arrays need more to be small; those of one stage have two entries.
@@ -62,19 +62,23 @@ def place(written, tmp_path, monkeypatch):
 
 
 def small(arguments: list[str]) -> list[str]:
-    """A groupvit command with what makes it small."""
+    """A groupvit command with what makes it small, behind its --config and before the flags that override it."""
     n = 2 if arguments[0] == "data" else 1
-    recipe = next((flag.partition("=")[2] for flag in arguments if flag.startswith("--config=")), None)
-    more = SMALL_RECIPE.get(recipe, []) if arguments[0] == "train" else []
-    return [*arguments[:n], *SMALL.get(" ".join(arguments[:n]), []), *more, *arguments[n:]]
+    verb, place = " ".join(arguments[:n]), n
+    more = SMALL.get(verb, [])
+    for i, flag in enumerate(arguments):
+        if flag.startswith("--config="):
+            place, recipe = i + 1, flag.partition("=")[2]
+            more = [*more, *(SMALL_RECIPE.get(recipe, []) if verb == "train" else [])]
+    return [*arguments[:place], *more, *arguments[place:]]
 
 
-def run_bash(snippet: pages.Snippet, groupvit, place: pathlib.Path) -> None:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(sandbox.ROOT)}
+def run_bash(snippet: pages.Snippet, groupvit, place: pathlib.Path, environment: dict[str, str]) -> None:
+    """Runs its lines; an `export` goes into `environment`."""
     for command in pages.commands(snippet.code):
         words = shlex.split(command, comments=True)
         if words[0] == "export":
-            environment |= dict(word.split("=", 1) for word in words[1:])
+            environment.update(word.split("=", 1) for word in words[1:])
         elif words[0] == "groupvit":
             done = groupvit(*small(words[1:]))
             assert done.code == 0, f"line {snippet.line}: {command}\n{done.err}"
@@ -92,13 +96,14 @@ def run_bash(snippet: pages.Snippet, groupvit, place: pathlib.Path) -> None:
 @pytest.mark.parametrize("page", WITH_SNIPPETS)
 def test_a_pages_snippets_run(page, place, groupvit, quick_compilation, compiled_once):
     variables = {"__name__": "snippet"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(sandbox.ROOT)}
     for snippet in pages.snippets(page):
         if snippet.not_run is not None:
             continue
         if snippet.file:
             (place / snippet.file).write_text(snippet.code)
         if snippet.language == "bash":
-            run_bash(snippet, groupvit, place)
+            run_bash(snippet, groupvit, place, environment)
         elif snippet.language == "python":
             exec(compile("\n" * snippet.line + snippet.code, page, "exec"), variables)
     if page == "docs/data.md":
