@@ -2,7 +2,7 @@
 
 import importlib.util
 
-import pages
+import doc_pages as pages
 import pytest
 
 PAGE = "docs/the-paper-in-our-code.md"

@@ -6,7 +6,7 @@ import os
 import re
 import urllib.parse
 
-import pages
+import doc_pages as pages
 import pytest
 from mkdocs.commands import build
 from mkdocs.config import load_config

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 
-import pages
+import doc_pages as pages
+import doc_sandbox as sandbox
 import pyarrow.parquet as pq
 import pytest
-import sandbox
 
 from groupvit_jax.data import segmentation_sets
 from groupvit_jax.evals import datasets
