@@ -12,7 +12,7 @@ import pairs
 import tiny_run
 from PIL import Image
 
-from groupvit_jax.data import scenes
+from groupvit_jax.drawn import scenes
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests" / "evals"))
