@@ -50,8 +50,7 @@ def of(name: str) -> str:
 
 def described(flag: flags.Flag) -> list[str]:
     """A flag's lines: its form at the left, what it means and its default beside it."""
-    text = flag.help.removeprefix(f"<{'|'.join(choices(flag))}>: ")  # absl's, of an enumeration
-    text = text.removesuffix(";\n    repeat this option to specify a list of values")  # likewise
+    text = meaning(flag)
     if flag.default not in (None, "", False):
         text += f" (default: {flag.default_as_str.strip(chr(39))})"
     form = f"  {spelled(flag)}"
@@ -60,6 +59,12 @@ def described(flag: flags.Flag) -> list[str]:
     if len(form) >= INDENT - 1:
         return [form, *lines]
     return [form.ljust(INDENT) + lines[0].lstrip(), *lines[1:]]
+
+
+def meaning(flag: flags.Flag) -> str:
+    """Its help without what absl adds for enumerations and flags that may be repeated."""
+    text = flag.help.removeprefix(f"<{'|'.join(choices(flag))}>: ")
+    return text.removesuffix(";\n    repeat this option to specify a list of values")
 
 
 def spelled(flag: flags.Flag) -> str:

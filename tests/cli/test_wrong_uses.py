@@ -294,7 +294,7 @@ USES = [
     (("compile", SCENES, "--topology=v5e:8x8", "--output=step"),
      "--output=step: name a file that ends in .json"),
     (("completion", "tcsh"),
-     "usage: groupvit completion bash|zsh|fish"),
+     "usage: groupvit completion bash|zsh|fish, as in eval \"$(groupvit completion bash)\""),
 ]  # fmt: skip
 
 
