@@ -27,6 +27,7 @@ table.groups th:nth-child(-n+2), table.groups td:nth-child(-n+2) { white-space: 
 .scale i { flex: 1; max-width: 260px; height: 10px; border-radius: 3px;
            background: linear-gradient(90deg, #440154, #3b528b, #21918c, #5ec962, #fde725); }
 .picture img { cursor: crosshair; }
+#photo img { width: 100% !important; height: 100% !important; object-fit: contain !important; }
 #examples, #examples * { min-height: 0 !important; }
 #examples .grid-wrap { padding: 0 !important; max-height: none !important; height: auto !important; }
 #examples .grid-container { padding: 0 !important; grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }

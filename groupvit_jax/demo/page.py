@@ -62,7 +62,7 @@ def questions() -> SimpleNamespace:
     with gr.Accordion("Background and prompts", open=False, elem_id="more"):
         q.kind = gr.Radio([NONE, THRESHOLD, WORDS], value=NONE, label="Background",
                           info="A label for what looks like none of the words.", elem_id="kind")
-        q.threshold = gr.Slider(0, 1, VOC.background[PROTOCOLS[0]], step=0.01, visible=False,
+        q.threshold = gr.Slider(0, 1, VOC.background[PROTOCOLS[0]], step=0.01, visible=False, elem_id="threshold",
                                 label="Threshold: groups with a lower score are background")
         q.other = gr.Textbox(label="Words for the background", placeholder="sky, wall", visible=False, elem_id="other")
         q.protocol = gr.Radio(PROTOCOLS, value=PROTOCOLS[0], label="Protocol",
@@ -107,8 +107,8 @@ def build(answers: Answers) -> gr.Blocks:
                 q = questions()
             with gr.Column(scale=6, min_width=300, elem_id="answer"):
                 r = results(answers.stages)
-        gr.HTML(note(f"A photograph is made smaller to {uploads.LONG} pixels, stays on the machine that serves this "
-                     "page, and is removed after an hour. The four to begin with: "
+        gr.HTML(note(f"A photograph with a side of more than {uploads.LONG} pixels is made smaller. It stays on the "
+                     "machine that serves this page, and its file is removed after an hour. The four to begin with: "
                      + "; ".join(example.licence for example in EXAMPLES) + "."))
         wire(answers, q, r)
     return page.queue(max_size=WAITING)
@@ -147,10 +147,9 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
              "show_progress": "minimal"}
     outputs = [r.status, r.all, r.segments, r.legend, r.labels, r.overlay, r.numbers, r.groups, r.heat, r.told,
                *r.stages]
-    asked = [q.photo.change, q.words.submit, q.ask.click, q.kind.change, q.threshold.release, q.other.submit,
-             q.protocol.change]
-    gr.on(asked, answer, [q.photo, q.words, q.kind, q.threshold, q.other, q.protocol], outputs, api_name="answer",
-          **model)
+    asked = [q.photo, q.words, q.kind, q.threshold, q.other, q.protocol]
+    gr.on([q.photo.change, q.words.submit, q.ask.click, q.kind.change, q.threshold.release, q.other.submit], answer,
+          asked, outputs, api_name="answer", **model)
     q.ask.click(None, js=markup.TO_ANSWER)
     for clicked in (r.segments, r.stages[-1], r.heat):
         clicked.select(heat, [q.photo], [r.heat, r.told, r.tabs], api_visibility="private", **model)
@@ -158,7 +157,8 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     alone = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
     q.kind.change(lambda kind: (gr.Slider(visible=kind == THRESHOLD), gr.Textbox(visible=kind == WORDS)), [q.kind],
                   [q.threshold, q.other], **alone)
-    q.protocol.change(VOC.background.get, [q.protocol], [q.threshold], **alone)
+    own = q.protocol.change(VOC.background.get, [q.protocol], [q.threshold], **alone)
+    own.then(answer, asked, outputs, api_visibility="private", **model)
     q.examples.select(example, None, [q.photo, q.words], **alone)
 
 

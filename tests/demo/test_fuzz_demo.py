@@ -96,8 +96,8 @@ def test_no_other_file_is_read_and_no_address_is_fetched(demo, file):
 
 @pytest.mark.parametrize("asked", [
     (3, "none"), (["cat"], "none"), ({"a": 1}, "none"), ("cat", "nonsense"), ("cat", None),
-    ("cat", "by a threshold", "x"), ("cat", "by a threshold", 1e308), ("cat", "by a threshold", -1),
-    ("cat", "none", 0.5, "", "none"), (None, "none"),
+    ("cat", "by a threshold", "x"), ("cat", "by a threshold", 1e308),
+    ("cat", "by a threshold", -1), ("cat", "none", 0.5, "", "none"), (None, "none"),
 ])  # fmt: skip
 def test_values_of_other_kinds_are_refused_and_the_server_lives(demo, asked):
     file = upload(demo.url, WHOLE[1])

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from browser import chromium
+from demo_client import ask, upload
 from PIL import Image
 
 from groupvit_jax import inference
@@ -48,12 +49,14 @@ def photo(seed=0, size=(60, 44)):
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
+def photo_file(image):
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
 def give(page, image, name="photo.png"):
-    data = image
-    if not isinstance(image, bytes):
-        data = io.BytesIO()
-        image.save(data, "PNG")
-        data = data.getvalue()
+    data = image if isinstance(image, bytes) else photo_file(image)
     if page.locator("#photo input[type=file]").count() == 0:
         page.get_by_label("Remove Image").click()
     page.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
@@ -109,6 +112,19 @@ def test_another_photograph_and_other_words_change_the_answer(visit):
     assert re.search("plum|kite", legend) and not re.search("zebra|sand|night", legend)
 
 
+def test_a_photograph_is_pasted(visit):
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    type_words(page, WORDS, enter=False)
+    page.evaluate("""async () => {
+        const canvas = Object.assign(document.createElement("canvas"), {width: 60, height: 40});
+        canvas.getContext("2d").fillRect(10, 10, 20, 20);
+        const blob = await new Promise(done => canvas.toBlob(done, "image/png"));
+        await navigator.clipboard.write([new ClipboardItem({"image/png": blob})]);
+    }""")
+    page.get_by_label("Paste from clipboard").click()
+    answered(page)
+
+
 def test_an_example_brings_its_words(visit):
     page = visit()
     page.locator("#examples button").nth(1).click()
@@ -117,7 +133,7 @@ def test_an_example_brings_its_words(visit):
     assert all(example.licence in page.inner_text("body") for example in EXAMPLES)
 
 
-def test_the_background_is_asked_for_by_words_or_a_threshold(visit):
+def test_the_background_is_asked_for_by_words_or_the_protocols_threshold(visit, demo):
     page = visit()
     type_words(page, "zebra, sand", enter=False)
     give(page, photo())
@@ -126,6 +142,11 @@ def test_the_background_is_asked_for_by_words_or_a_threshold(visit):
     page.click("#more button")
     page.get_by_label(pages.THRESHOLD).check()
     page.get_by_text("0 background, 1 zebra").wait_for()
+    page.get_by_label("tcl").check()
+    page.wait_for_function("Number(document.querySelector('#threshold input').value) === 0.5")
+    file = upload(demo.url, photo_file(photo()))
+    expected = ask(demo.url, file, "zebra, sand", "by a threshold", 0.5, "", "tcl")["legend"]
+    page.wait_for_function("html => document.querySelector('#legend').innerHTML.includes(html)", arg=expected)
     page.get_by_label(pages.WORDS).check()
     page.get_by_text("Type words for the background").wait_for()
     page.fill("#other textarea, #other input", "night")
