@@ -4,11 +4,12 @@ import os
 import re
 import signal
 import socket
+import urllib.error
 import urllib.request
 
 import pytest
-from conftest import serving
 from demo_client import ask, upload
+from demo_server import serving
 
 from groupvit_jax.demo.examples import EXAMPLES
 
