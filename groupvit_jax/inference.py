@@ -94,7 +94,8 @@ class Model:
         """
         names, asked = find_labels(classes, background, protocol)
         (pixels,) = as_arrays([image])
-        check_room(*pixels.shape[:2], len(names))
+        height, width = pixels.shape[:2]
+        check_room(height, width, len(names))
         part = cut(pixels, self.geometry)
         queries = make_queries(lambda texts: self._texts(self.variables, texts), *asked)
         # One window at a time, so that one program serves images of all sizes.

@@ -52,14 +52,14 @@ def main(rest: list[str]) -> None:
         page.warm_up(answers)
         blocks = page.build(answers)
         try:
-            page.serve(blocks, FLAGS.host, port)
-            print(f"groupvit demo: {blocks.local_url.rstrip('/')} (Ctrl-C ends it)", flush=True)
+            address = page.serve(blocks, FLAGS.host, port)
+            print(f"groupvit demo: {address} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         finally:
             blocks.close(verbose=False)
 
 
-def end(*_) -> NoReturn:
+def end(*_: object) -> NoReturn:
     """As Ctrl-C does, so that the temporary folder goes."""
     raise KeyboardInterrupt
 

@@ -79,7 +79,7 @@ def main(rest: list[str]) -> None:
     written = report.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
     if FLAGS.report is not None:
         page = evaluation.write(FLAGS.report, evaluator, model.variables, results, FLAGS.checkpoint)
-        written.append(page)
+        written += [page] if page else []
     if not speaks:
         return
     print(report.table(results))

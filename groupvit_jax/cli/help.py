@@ -41,7 +41,7 @@ def of(name: str) -> str:
     """One verb: its module's docstring, then its flags."""
     module = verbs.find(name)
     known = verbs.flags_of(module)
-    doc = module.__doc__.strip()
+    doc = (module.__doc__ or "").strip()
     lines = [f"groupvit {name}: {doc[0].lower()}{doc[1:]}"]
     if known:
         lines += ["", "flags:", *(line for flag in known for line in described(flag))]
@@ -52,7 +52,7 @@ def described(flag: flags.Flag) -> list[str]:
     """A flag's lines: its form at the left, what it means and its default beside it."""
     text = meaning(flag)
     if flag.default not in (None, "", False):
-        text += f" (default: {flag.default_as_str.strip(chr(39))})"
+        text += f" (default: {(flag.default_as_str or '').strip(chr(39))})"
     form = f"  {spelled(flag)}"
     lines = textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
     lines = [" " * INDENT + line for line in lines]

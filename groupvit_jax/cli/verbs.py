@@ -1,6 +1,7 @@
 """What `groupvit` can be told. A verb is a module; its docstring is its help, the first line what --help lists."""
 
 import difflib
+from collections.abc import Iterable
 from types import ModuleType
 
 from absl import flags
@@ -55,7 +56,7 @@ def find(name: str) -> ModuleType:
     raise InputError(f"unknown command {name!r}: there are {', '.join(known)}; {lists}")
 
 
-def nearest(name: str, known) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """The verb that is spelled like this, whether or not "data" was said."""
     last = {verb.rpartition(" ")[2]: verb for verb in known}
     near = difflib.get_close_matches(name.rpartition(" ")[2].lower(), last, 1)

@@ -10,7 +10,8 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from groupvit_jax.evals.prompts import SLOTS, TextEncoder, make_queries
 from groupvit_jax.evals.windows import Cut, bilinear_weights, cut, merge
 from groupvit_jax.inference import Model, Segmentation
 from groupvit_jax.models.image import normalize
+from groupvit_jax.models.two_towers import TwoTowers
 
 WORDS = 100  # at most, synonyms included; one program serves them, as they are padded to SLOTS
 LETTERS = 4000  # of all words together
@@ -30,6 +32,7 @@ TEXTS = 4096  # embeddings that are kept, of a kilobyte each
 PHOTOGRAPHS = 8  # that are kept, some ten megabytes each
 BATCH = 16  # texts that are encoded at once: most people ask for a few words
 assert WORDS < SLOTS
+Array = np.ndarray | jax.Array  # on the host, or in the program
 
 
 class Look(NamedTuple):
@@ -37,11 +40,11 @@ class Look(NamedTuple):
     `segments` [n g d], `pooled` [n d] and `scale` [], with which words are compared; `stages` int32 [n h w], the group
     of each pixel."""
 
-    shares: np.ndarray
-    segments: np.ndarray
-    pooled: np.ndarray
-    scale: np.ndarray
-    stages: tuple[np.ndarray, ...]
+    shares: Array
+    segments: Array
+    pooled: Array
+    scale: Array
+    stages: tuple[Array, ...]
 
 
 class Seen(NamedTuple):
@@ -86,9 +89,10 @@ class Recent:
     """The last `size` values by key. Not for several threads at once."""
 
     def __init__(self, size: int):
-        self.size, self.values = size, collections.OrderedDict()
+        self.size = size
+        self.values: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
-    def get(self, key: Hashable, make: Callable):
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The value of `key`, from `make()` if it is not among the last ones."""
         if key not in self.values:
             self.values[key] = make()
@@ -151,7 +155,7 @@ class Answers:
         return Heat(x, y, rank, np.where(inside > 0.5, np.clip(values / np.maximum(inside, 0.5), 0, 1), np.nan))
 
     def see(self, pixels: np.ndarray) -> Seen:
-        key = pixels.shape, hashlib.sha256(pixels).digest()
+        key = pixels.shape, hashlib.sha256(pixels.data).digest()
         return self._seen.get(key, lambda: self._see(pixels))
 
     def _see(self, pixels: np.ndarray) -> Seen:
@@ -173,17 +177,17 @@ class Answers:
         unknown = [text for text in dict.fromkeys(texts) if text not in self._texts.values]
         made = dict(zip(unknown, self._encoder(self.model.variables, unknown))) if unknown else {}
         known = {text: self._texts.values[text] for text in texts if text not in made}
-        for text, embedding in made.items():
-            self._texts.get(text, lambda embedding=embedding: embedding)
+        for text in made:
+            self._texts.get(text, partial(made.get, text))
         return np.stack([made[text] if text in made else known[text] for text in texts])
 
 
-def look(model, variables, windows: jax.Array) -> Look:
+def look(model: TwoTowers, variables: dict[str, Any], windows: jax.Array) -> Look:
     """uint8 windows [n h w 3] -> Look."""
-    size, patch = windows.shape[1:3], model.image.patch_size
-    grid = size[0] // patch, size[1] // patch
+    (h, w), patch = windows.shape[1:3], model.image.patch_size
+    grid = h // patch, w // patch
     assignments, segments, pooled, scale = segmentation.encode_windows(model, variables, normalize(windows))
-    stages = tuple(segmentation.group_map(assignments[: s + 1], grid, size) for s in range(len(assignments)))
+    stages = tuple(segmentation.group_map(assignments[: s + 1], grid, (h, w)) for s in range(len(assignments)))
     return Look(segmentation.group_shares(assignments, grid), segments, pooled, scale, stages)
 
 

@@ -4,6 +4,7 @@ import io
 import pathlib
 import tempfile
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -28,19 +29,19 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font_mono=("u
                           font=("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"))
 
 
-def upload(**options) -> gr.Image:
+def upload(**options: Any) -> gr.Image:
     """gr.Image whose file comes as it was uploaded: nothing decodes it before `uploads.read`. Its methods are replaced,
     as Gradio would write a stub beside the file of a class made of it."""
     image = gr.Image(type="filepath", **options)
     move = image.async_move_resource_to_block_cache
 
-    async def move_file(path):
+    async def move_file(path: Any) -> Any:
         if str(path or "").lower().startswith(("http:", "https:")):  # Gradio would go and fetch it
             raise gr.Error("Give the photograph's file, not its address.", print_exception=False)
         return await move(path)
 
-    image.preprocess = lambda payload: payload and payload.path
-    image.async_move_resource_to_block_cache = move_file
+    vars(image).update(preprocess=lambda payload: payload and payload.path,
+                       async_move_resource_to_block_cache=move_file)
     return image
 
 
@@ -120,23 +121,25 @@ def build(answers: Answers) -> gr.Blocks:
 def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     """Lets the page answer when anything that is asked changes, and to clicks on pictures."""
 
-    def answer(path, words, kind, threshold, other, protocol):
+    def answer(path: str | None, words: str | None, kind: str, threshold: float, other: str | None,
+               protocol: str) -> dict:
         words = words or ""
         if not path or not words.strip():
             return {r.status: gr.HTML(said(NO_WORDS if path else HINT), visible=True), r.all: gr.Column(visible=False)}
         try:
-            background = {NONE: False, THRESHOLD: threshold, WORDS: other or ""}[kind]
-            found = answers(uploads.read(path), words, background, protocol)
+            backgrounds: dict[str, bool | float | str] = {NONE: False, THRESHOLD: threshold, WORDS: other or ""}
+            found = answers(uploads.read(path), words, backgrounds[kind], protocol)
         except InputError as error:
             return {r.status: gr.HTML(said(str(error), wrong=True), visible=True), r.all: gr.Column(visible=False)}
         return {r.status: gr.HTML(visible=False), r.all: gr.Column(visible=True), **shown(found, r)}
 
-    def heat(path, event: gr.SelectData):
+    def heat(path: str | None, event: gr.SelectData) -> dict:
         try:
             if not path:
                 raise InputError(HINT)
             pixels = uploads.read(path)
-            found = answers.heat(pixels, *drawing.point(*event.index, pixels))
+            x, y = event.index
+            found = answers.heat(pixels, *drawing.point(x, y, pixels))
         except InputError as error:
             return {r.told: said(str(error), wrong=True), r.tabs: gr.Tabs(selected="heat")}
         beside = " It is dark outside the window in which the group is." if np.isnan(found.values).any() else ""
@@ -200,8 +203,10 @@ def warm_up(answers: Answers) -> None:
     drawing.stage(answer.pixels, answer.result.groups, numbered=True)
 
 
-def serve(page: gr.Blocks, host: str, port: int) -> None:
-    """Starts to serve, and returns. Nothing but the page's own host is asked for anything."""
-    page.launch(server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
-                max_file_size=uploads.BYTES, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-                mcp_server=False, enable_monitoring=False, theme=THEME, css=markup.CSS)
+def serve(page: gr.Blocks, host: str, port: int) -> str:
+    """Starts to serve, and returns the page's address. Nothing but the page's own host is asked for anything."""
+    _, address, _ = page.launch(
+        server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
+        max_file_size=uploads.BYTES, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
+        mcp_server=False, enable_monitoring=False, theme=THEME, css=markup.CSS)
+    return address.rstrip("/")

@@ -19,6 +19,7 @@ from groupvit_jax.evals.tiles import COLUMNS, LABELS, ROWS, SOURCE
 from groupvit_jax.models.two_towers import TwoTowers
 
 Arrays = dict[str, jax.Array]
+Counted = Arrays | tuple[Arrays, Arrays]  # of pictures together; told apart
 CARRY = 20  # bits of the lower half of a count; the upper half holds what is above
 
 
@@ -90,7 +91,8 @@ def count_device(refined: bool, oracle: bool, apart: bool, scores: WindowScores,
     real_groups = groups - refined  # the others are background
     table = scores.table.reshape(b, groups, -1, CHUNK).transpose(0, 2, 3, 1)  # [b chunk CHUNK g]
 
-    def add_tile(t: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def add_tile(t: jax.Array, carry: tuple[jax.Array, jax.Array, jax.Array, Arrays],
+                 ) -> tuple[jax.Array, jax.Array, jax.Array, Arrays]:
         confusion, owned, members, seen = carry
         first, number = batch["first"][t], batch["number"][t]
         members = lax.fori_loop(0, number, lambda k, members: members.at[k].set(
@@ -184,7 +186,7 @@ def all_scores(model: TwoTowers, variables: dict[str, Any], windows: jax.Array, 
 
 
 def make_counter(model: TwoTowers, mesh: jax.sharding.Mesh, at_once: int = 16, flip: bool = False,
-                 refined: bool = False, oracle: bool = False, apart: bool = False) -> Callable[..., dict]:
+                 refined: bool = False, oracle: bool = False, apart: bool = False) -> Callable[..., Counted]:
     """The one program for images: `count(variables, queries, sums, batch) -> sums`, for whatever data set.
 
     batch: of each device what `tiles.pack` gives, [devices ...], split over the mesh as a training batch is, its
@@ -196,11 +198,11 @@ def make_counter(model: TwoTowers, mesh: jax.sharding.Mesh, at_once: int = 16, f
     """
     split = parallel.batch_sharding(mesh)
 
-    def count(variables: dict[str, Any], queries: Queries, sums: Arrays, batch: Arrays) -> Arrays:
+    def count(variables: dict[str, Any], queries: Queries, sums: Arrays, batch: Arrays) -> Counted:
         number = (batch["image"] < batch["image"].shape[1]).sum(axis=1).max()
         scores = all_scores(model, variables, batch["windows"], number, queries, refined, at_once)
 
-        def device(scores: WindowScores, labels: jax.Array, sums: Arrays, batch: Arrays) -> Arrays:
+        def device(scores: WindowScores, labels: jax.Array, sums: Arrays, batch: Arrays) -> tuple[Arrays, Arrays]:
             scores, sums, batch = jax.tree.map(lambda x: x[0], (scores, sums, batch))
             if flip:
                 mirrored = batch["mirrored"][:, None, None, None]

@@ -132,11 +132,11 @@ class Evaluator:
         scores = {"protocol": self.protocol.name} | ({"changes": changes} if changes else {})
         segments, wholes = scorers
         title = task.key if self.progress else None
-        if segments and self.each is None:
-            scores |= segments(partial(self.count, variables, queries), self.protocol.oracle, title)
-        elif segments:
+        if segments and self.each is not None:
             self.each[task.key] = each = np.full(len(segments.masked), np.nan, np.float32)
             scores |= segments(partial(self.count_apart, variables, queries), self.protocol.oracle, title, each)
+        elif segments:
+            scores |= segments(partial(self.count, variables, queries), self.protocol.oracle, title)
         if wholes:
             scores |= wholes(partial(self.classify, variables, queries.first(wholes.labelled.classes)), title)
         return scores | ({"published": task.published} if task.published else {})

@@ -109,7 +109,7 @@ class Segments:
         skipped: list[str] = []
         found: list[tuple[jax.Array, jax.Array]] = []  # number and mIoU of a call's pictures
 
-        def noted(sums, batch):
+        def noted(sums: dict, batch: dict) -> dict:
             sums, seen = count(sums, batch)
             found.append((seen["picture"], seen["mIoU"]))
             return sums
@@ -119,8 +119,9 @@ class Segments:
         apart = each is not None
         sums = run(self.mesh, lambda call: self.batch(call, skipped, apart), self.calls, work,
                    noted if apart else count, sums, progress)
-        for numbers, values in jax.device_get(found):
-            each[numbers[numbers >= 0]] = values[numbers >= 0]
+        if each is not None:
+            for numbers, values in jax.device_get(found):
+                each[numbers[numbers >= 0]] = values[numbers >= 0]
         sums, n = {name: counting.total(x) for name, x in sums.items()}, len(self.names)
         skipped = sorted(self.unusable + parallel.gather_lines(skipped))
         confusion = Confusion(sums["confusion"][:n, :n])
@@ -141,9 +142,10 @@ class Segments:
         _, seen = count(parallel.to_global(self.mesh, sums), parallel.to_global(self.mesh, batch))
         moved()
         name, image, truth = self.masked[i]
-        return Look(name, image, truth, *(
-            tiles_joined(np.asarray(seen[name]), truth.shape, tiles.steps(*truth.shape, self.geometry))
-            for name in ("labels", "groups")))
+        h, w = truth.shape
+        step = tiles.steps(h, w, self.geometry)
+        return Look(name, image, truth, *(tiles_joined(np.asarray(seen[part]), (h, w), step)
+                                          for part in ("labels", "groups")))
 
 
 class Wholes:

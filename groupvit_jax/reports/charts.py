@@ -27,10 +27,10 @@ def line_chart(title: str, steps: Sequence[int], curves: Mapping[str, Sequence[f
     low, high, first, last = low - pad, high + pad, steps[0], max(steps[-1], steps[0] + 1)
     across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
-    def x(step):
+    def x(step: float) -> float:
         return round(LEFT + across * (step - first) / (last - first), 1)
 
-    def y(value):
+    def y(value: float) -> float:
         return round(TOP + down * (high - value) / (high - low), 1)
 
     parts = [element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y(tick), y2=y(tick), class_="grid") for tick in ticks]
@@ -92,7 +92,7 @@ def short(value: float) -> str:
 
 def bars(rows: Sequence[tuple[str, float | None, float | None, str]]) -> Markup:
     """(name, percent, percent of a mark on its bar or None, what is said on pointing at it) of each, in columns."""
-    def bar(name, value, mark, title):
+    def bar(name: str, value: float | None, mark: float | None, title: str) -> Markup:
         track = [element("i", style=f"width:{value:.2f}%")] if value is not None else []
         track += [element("b", style=f"left:{mark:.2f}%")] if mark is not None else []
         return element("div", element("span", name), element("span", *track, class_="track"),

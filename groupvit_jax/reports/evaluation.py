@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,14 +41,16 @@ def check(folder: str) -> None:
         raise InputError(f"cannot write to --report={folder} ({error.strerror}): choose another") from None
 
 
-def write(folder: str, evaluator: Evaluator, variables, results: Mapping[str, dict], name: str) -> pathlib.Path | None:
+def write(folder: str, evaluator: Evaluator, variables: dict[str, Any], results: Mapping[str, dict],
+          name: str) -> pathlib.Path | None:
     """Writes FOLDER/report.html on process 0, and returns its path there; all processes call it, as pictures are looked
     at again by the program that counted them.
 
     evaluator: one with `each` that has just given `results` for `variables`. name: of what was scored.
     """
-    shown = {}
-    for task, scores in evaluator.each.items():
+    each, shown = evaluator.each, {}
+    assert each is not None  # of such an evaluator
+    for task, scores in each.items():
         look, (best, worst) = evaluator.look(variables, task), extremes(scores)
         names = evaluator.names(task)
         shown[task] = [[panel(look(i), scores[i], names) for i in some] for some in (best, worst)]
@@ -55,7 +58,7 @@ def write(folder: str, evaluator: Evaluator, variables, results: Mapping[str, di
         return None
     classes = {task.key: len(evaluator.names(task.key)) for task in evaluator.tasks}
     path = pathlib.Path(folder) / FILE
-    files.write(path, report(results, classes, evaluator.each, shown, name))
+    files.write(path, report(results, classes, each, shown, name))
     return path
 
 
@@ -140,7 +143,7 @@ def class_bars(scores: dict) -> list[Markup]:
     said = "IoU in percent, the highest first."
     said += " The mark is the IoU that the same groups have when each is named by its own majority." if oracle else ""
 
-    def title(name, value):
+    def title(name: str, value: float | None) -> str:
         beside = f", oracle {number(oracle[name])}" if oracle else ""
         return f"{name}: IoU {number(value)}{beside}, {share[name]:.1f} % of all pixels"
 

@@ -10,7 +10,7 @@ POINTS = 2000  # of a curve, at most
 class Rows:
     """Rows of one kind, evenly thinned: every `stride`-th, and the newest, up to POINTS."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.kept: list[bytes] = []
         self.stride, self.seen, self.newest = 1, 0, b""
 

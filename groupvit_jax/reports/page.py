@@ -18,7 +18,7 @@ class Markup(str):
     """HTML. Any other string is text."""
 
 
-def element(tag: str, *children, **attributes) -> Markup:
+def element(tag: str, *children: object, **attributes: object) -> Markup:
     """<tag attribute="value">children</tag>: children are Markup, or text, or None for nothing; a name of an attribute
     has _ for -, and class_ is class; one whose value is None is left out."""
     parts = [f' {name.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
@@ -46,12 +46,12 @@ def table(head: Sequence, rows: Iterable[Sequence], class_: str | None = None) -
     return element("div", whole, class_="wide")
 
 
-def picture(image: Image.Image, alt: str, quality: int = 82, **attributes) -> Markup:
+def picture(image: Image.Image, alt: str, quality: int = 82, **attributes: object) -> Markup:
     """An <img> that holds its JPEG."""
     return image_of(jpeg(image, quality), alt, width=image.width, height=image.height, **attributes)
 
 
-def image_of(data: bytes, alt: str, **attributes) -> Markup:
+def image_of(data: bytes, alt: str, **attributes: object) -> Markup:
     """An <img> that holds this JPEG."""
     uri = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
     return element("img", src=uri, alt=alt, **attributes)
@@ -63,7 +63,7 @@ def jpeg(image: Image.Image, quality: int = 82) -> bytes:
     return data.getvalue()
 
 
-def key(colour: Sequence[int], *content) -> Markup:
+def key(colour: Sequence[int], *content: object) -> Markup:
     """A patch of a colour and what it stands for, for a legend."""
     return element("span", element("i", style=f"background:{css(colour)}"), *content, class_="key")
 
@@ -72,12 +72,12 @@ def css(colour: Sequence[int]) -> str:
     return f"rgb({','.join(str(int(c)) for c in colour)})"
 
 
-def section(name: str, title, *content) -> Markup:
+def section(name: str, title: str, *content: object) -> Markup:
     """name: what links lead to."""
     return element("section", element("h2", title), *content, id=name)
 
 
-def document(title: str, lead, contents: Sequence[tuple[str, str]], *body) -> bytes:
+def document(title: str, lead: str, contents: Sequence[tuple[str, str]], *body: object) -> bytes:
     """The whole page. contents: (name of a section, text) for the list of links; none if there are fewer than two."""
     links = [element("a", text, href=f"#{name}") for name, text in contents]
     head = element(

@@ -27,7 +27,8 @@ def reduced(values: np.ndarray, side: int) -> np.ndarray:
 def colours_of(names: Sequence[str], truth: np.ndarray, labels: np.ndarray) -> tuple[list[int], np.ndarray]:
     """The labels that a picture has, in truth or prediction, the largest first; and colours of all, uint8 [n 3], those
     of these well apart."""
-    counts = sum(np.bincount(x[truth != IGNORED], minlength=len(names)) for x in (truth, labels))
+    valid = truth != IGNORED
+    counts = np.bincount(truth[valid], minlength=len(names)) + np.bincount(labels[valid], minlength=len(names))
     occur = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
     return occur, apart(palette_of(names), occur)
 

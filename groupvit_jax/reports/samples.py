@@ -5,6 +5,7 @@ import contextlib
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from groupvit_jax import files
 from groupvit_jax.data.segmentation_sets import IGNORED
 from groupvit_jax.evals.runner import Evaluator
+from groupvit_jax.evals.scoring import Look
 from groupvit_jax.palette import apart, palette_of
 from groupvit_jax.reports import pictures
 from groupvit_jax.reports.page import Markup, element, image_of, joined, jpeg, key
@@ -36,7 +38,7 @@ class Samples:
         self.present: list[int] = []  # labels in their truth
 
     @classmethod
-    def of_run(cls, workdir: pathlib.Path, evaluator, steps: int) -> "Samples | None":
+    def of_run(cls, workdir: pathlib.Path, evaluator: object, steps: int) -> "Samples | None":
         """None where there is nothing to take them from."""
         if jax.process_count() > 1 or not isinstance(evaluator, Evaluator):
             return None
@@ -52,7 +54,7 @@ class Samples:
         names = [path.name for path in self.folder.iterdir() if path.name.isdigit()] if self.folder.is_dir() else []
         return sorted(map(int, names))
 
-    def add(self, n: int, variables) -> None:
+    def add(self, n: int, variables: dict[str, Any]) -> None:
         """Draws the samples of step n if they are to be kept: the first in its part of the run, or the last of all.
         What is there of later steps is of a run that was gone back on, and goes."""
         self._choose()
@@ -69,7 +71,7 @@ class Samples:
             for k, number in enumerate(self.numbers):
                 self._draw(folder, k, look(number))
 
-    def _draw(self, folder: pathlib.Path, k: int, look) -> None:
+    def _draw(self, folder: pathlib.Path, k: int, look: Look) -> None:
         image, truth, labels, groups = (pictures.reduced(x, SIDE) for x in look[1:])
         palette = self._palette()
         drawn = {"groups": pictures.grouped(image, groups), "labels": pictures.coloured(image, labels, palette)}
@@ -106,7 +108,7 @@ class Samples:
         return [legend, *(self._strip(k, steps) for k in range(len(self.numbers)))]
 
     def _strip(self, k: int, steps: list[int]) -> Markup:
-        def pair(folder, names, caption, class_=None):
+        def pair(folder: pathlib.Path, names: tuple[str, str], caption: str, class_: str | None = None) -> Markup:
             images = [image_of((folder / f"{k}-{name}.jpg").read_bytes(), f"{caption}: {name}") for name in names]
             return element("figure", *images, element("figcaption", caption), class_=class_)
 

@@ -3,6 +3,7 @@
 import fnmatch
 import pathlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 from absl import logging
@@ -43,12 +44,12 @@ Curves = Mapping[str, Mapping[int, float | None]]
 class Report:
     """The report of a run of `steps` steps. evaluator: the loop's, None if it has none."""
 
-    def __init__(self, workdir: str, evaluator, steps: int):
+    def __init__(self, workdir: str, evaluator: object, steps: int):
         self.workdir, self.steps, self.warned = pathlib.Path(workdir).absolute(), steps, False
         self.history = History(self.workdir / "metrics.jsonl")
         self.samples = Samples.of_run(self.workdir, evaluator, steps)
 
-    def write(self, n: int, variables) -> None:
+    def write(self, n: int, variables: dict[str, Any]) -> None:
         """Writes it anew, with samples of the variables of step n, on process 0; others do nothing. It never raises,
         as training does not end for its report; what fails is said once, and samples that failed are left out."""
         if jax.process_index() > 0:
