@@ -1,4 +1,4 @@
-"""Serves a web page, here alone: a photograph and words, their segments.
+"""Serves a local web page for a photograph and words.
 
     groupvit demo --checkpoint=runs/quickstart
     groupvit demo --checkpoint=weights/gcc-yfcc --port=8000
