@@ -23,7 +23,8 @@ SIDE = 320  # pixels, of a picture's long side
 MIXED = 12  # pairs of classes that are listed as taken for each other
 PUBLISHED = (MODEL_A, MODEL_B, THIRD_PARTY)
 ABOUT = """mIoU of a picture: the mean IoU over the classes that occur in its truth or in its prediction, in percent; of
-equal ones the first in the data set's order. Pixels without truth do not count."""
+equal ones the first in the data set's order. Pixels without truth do not count. Below a picture is each class's IoU in
+it; or "missed", where no pixel got that class, or "not there", where pixels got it and the truth has none."""
 
 
 def check(folder: str) -> None:
@@ -158,10 +159,10 @@ def confusion(names: list[str], counts: np.ndarray) -> list[Markup]:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = counts * ~np.eye(len(names), dtype=bool)
     order = [divmod(int(k), len(names)) for k in np.argsort(-wrong.ravel(), kind="stable")[:MIXED]]
-    rows = [(f"{names[i]} called {names[j]}", f"{100 * shares[i, j]:.1f} % of {names[i]}",
+    rows = [(f"{names[i]} called {names[j]}", f"{100 * shares[i, j]:.1f} %",
              f"{100 * wrong[i, j] / counts.sum():.2f} %") for i, j in order if wrong[i, j]]
     listed = [element("p", "The commonest mistakes:", class_="note"),
-              table(["", "of the class", "of all pixels"], rows)] if rows else []
+              table(["", "of its pixels", "of all"], rows)] if rows else []
     return [element("p", said, class_="note"), charts.heat_map(names, counts), *listed]
 
 

@@ -82,7 +82,8 @@ class Samples:
             files.write(self.folder / f"{k}-truth.jpg", jpeg(pictures.coloured(image, truth, palette)))
 
     def _choose(self) -> None:
-        """Of LOOKED_AT pictures spread over the data those with most labels. Samples of others than these go."""
+        """Of LOOKED_AT pictures spread over the data those with most labels. Samples of others than these go, and what
+        a killed run left half written."""
         if self.numbers:
             return
         masked = self.evaluator.scorers[[task.key for task in self.evaluator.tasks].index(self.task)][0].masked
@@ -94,6 +95,8 @@ class Samples:
         with contextlib.suppress(FileNotFoundError):
             if path.read_bytes() != data:
                 shutil.rmtree(self.folder)
+        for left in self.folder.glob("*.part"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         files.write(path, data)
         self.numbers, self.present = numbers, sorted({int(label) for i in numbers for label in labels[i]})
 

@@ -63,6 +63,8 @@ class Report:
                 self.samples = None
                 self._warn(n, "its samples", error)
         try:
+            for left in self.workdir.glob(f"{FILE}.*.part"):  # of a killed run
+                left.unlink()
             self.history.read()
             files.write(self.workdir / FILE, report(self.workdir.name, n, self.steps, self.history.curves(), strips))
         except Exception as error:
