@@ -10,7 +10,6 @@ model = gv.load("runs/quickstart")
 reveal_type(model)  # groupvit_jax.inference.Model
 image = Image.open("zebra.jpg")
 out = model.segment(image, classes=["zebra", "grass"], background=0.3, protocol="groupvit")
-reveal_type(out)  # groupvit_jax.inference.Segmentation
 reveal_type(out.labels)  # numpy.ndarray
 reveal_type(out.scores)  # numpy.ndarray
 reveal_type(out.names)  # tuple[str, ...]
