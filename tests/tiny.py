@@ -12,7 +12,7 @@ from groupvit_jax import parallel
 from groupvit_jax.training import program as programs
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # `configs` lies beside the package and is not installed
-from configs import base  # noqa: E402
+from configs import base
 
 SMALL = {  # dotted name -> value: two grouping stages, every source of noise on
     "model.dtype": "float32",

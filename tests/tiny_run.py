@@ -14,7 +14,7 @@ from groupvit_jax.training import state as states
 from groupvit_jax.training.checkpoint import Checkpoints
 
 sys.path.append(str(pathlib.Path(__file__).parent.parent))  # `configs` lies beside the package and is not installed
-from configs import scenes  # noqa: E402
+from configs import scenes
 
 OVERRIDES = {
     "model.image.image_size": 32, "model.image.width": 16, "model.image.heads": 2,

@@ -163,7 +163,7 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
 def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(file, framework="np") as tensors:
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (it is no dict)
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # it is no dict
     except Exception as error:  # damage and unknown types surface as errors of many kinds
         raise InputError(f"{file} cannot be read as safetensors ({error}): download it again, or save it in float32"
                          ) from None
