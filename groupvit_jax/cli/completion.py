@@ -80,7 +80,7 @@ def options_of(flag: flags.Flag) -> list[Option]:
 def summary(verb: str) -> str:
     from groupvit_jax.cli import verbs
 
-    return verbs.find(verb).__doc__.splitlines()[0].rstrip(".")
+    return (verbs.find(verb).__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def firsts(made: dict[str, list[Option]]) -> tuple[list[str], list[str]]:

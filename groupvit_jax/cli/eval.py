@@ -51,7 +51,7 @@ def main(rest: list[str]) -> None:
     except ValueError:
         raise InputError(f"--scales={','.join(FLAGS.scales)}: give factors from 1 up, as 1,1.25,1.5") from None
     from groupvit_jax import parallel
-    from groupvit_jax.evals import report, runner
+    from groupvit_jax.evals import runner, table
     from groupvit_jax.evals.protocol import Protocol
     from groupvit_jax.inference import load
     from groupvit_jax.reports import evaluation
@@ -76,13 +76,13 @@ def main(rest: list[str]) -> None:
         mesh=mesh, progress=speaks, each=FLAGS.report is not None,
         **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
-    written = report.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
+    written = table.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
     if FLAGS.report is not None:
         page = evaluation.write(FLAGS.report, evaluator, model.variables, results, FLAGS.checkpoint)
         written += [page] if page else []
     if not speaks:
         return
-    print(report.table(results))
+    print(table.text(results))
     for path in written:
         print(f"wrote {path}")
 

@@ -52,12 +52,12 @@ def main(rest: list[str]) -> None:
     from groupvit_jax.reports.training import Report
     from groupvit_jax.training import loop, seeds
 
-    config, force = FLAGS.config, FLAGS.resume == "force"
-    if config.seeds:
-        if result := seeds.train(config, FLAGS.workdir, Evaluator.from_config, force):
+    how = FLAGS.config, FLAGS.workdir, Evaluator.from_config, FLAGS.resume == "force", Report if FLAGS.report else None
+    if FLAGS.config.seeds:
+        if result := seeds.train(*how):
             print(seeds.table(result))
         return
-    last = loop.train(config, FLAGS.workdir, Evaluator.from_config, force, Report if FLAGS.report else None)
+    last = loop.train(*how)
     logging.info("done: %s", "  ".join(f"{name} {value:.4g}" for name, value in last.items()))
 
 

@@ -11,9 +11,9 @@ from groupvit_jax import files
 from groupvit_jax.data.segmentation_sets import IGNORED
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.datasets import MODEL_A, MODEL_B, THIRD_PARTY
-from groupvit_jax.evals.report import LINES
 from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.evals.scoring import Look
+from groupvit_jax.evals.table import LINES
 from groupvit_jax.reports import charts, pictures
 from groupvit_jax.reports.page import Markup, document, element, joined, key, number, picture, section, table
 

@@ -18,7 +18,7 @@ NOT_RESULTS = {"step", "compilations", *speed.NAMES}  # of a row: what it is of,
 
 
 def train(config: ConfigDict, workdir: str, make_evaluator: loop.MakeEvaluator | None = None,
-          force: bool = False) -> dict[str, Any]:
+          force: bool = False, make_report: loop.MakeReport | None = None) -> dict[str, Any]:
     """Trains with each of `config.seeds`; one that is complete already is passed over. Process 0, which alone has all
     rows, writes WORKDIR/seeds.json and returns its content, see `together`; the others return {}.
 
@@ -27,7 +27,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: loop.MakeEvaluator |
     check(config.seeds)
     check_free(workdir)
     for seed in config.seeds:
-        loop.train(of_seed(config, seed), folder(workdir, seed), make_evaluator, force)
+        loop.train(of_seed(config, seed), folder(workdir, seed), make_evaluator, force, make_report)
     if jax.process_index() > 0:
         return {}
     result = together(workdir, config.seeds)

@@ -13,7 +13,7 @@ from groupvit_jax.data import classification_sets
 from groupvit_jax.data.images import classification_transform
 from groupvit_jax.data.tar import write_tar
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals import classes, report
+from groupvit_jax.evals import classes, table
 from groupvit_jax.evals.prompts import TextEncoder, class_embeddings
 from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.runner import Evaluator
@@ -103,7 +103,7 @@ def test_top_1_and_top_5_are_those_of_a_plain_computation(model, variables, tmp_
         assert scores["top1"] == pytest.approx(100 * np.mean(top1))
         assert scores["top5"] == pytest.approx(100 * np.mean(top5))
         assert scores["pictures"] == 7 and scores["published"]["GroupViT, GCC + YFCC"] == 43.7
-    assert report.table({"imagenet": scores}).startswith("imagenet: top-1")
+    assert table.text({"imagenet": scores}).startswith("imagenet: top-1")
 
 
 def test_a_true_class_is_found_by_its_rank(model, variables, tmp_path):

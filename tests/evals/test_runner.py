@@ -10,7 +10,7 @@ from PIL import Image
 
 from groupvit_jax import parallel
 from groupvit_jax.errors import InputError
-from groupvit_jax.evals import classes, report
+from groupvit_jax.evals import classes, table
 from groupvit_jax.evals.protocol import Protocol
 from groupvit_jax.evals.runner import Evaluator
 from groupvit_jax.evals.windows import Geometry
@@ -80,7 +80,7 @@ def test_batching_changes_no_count(model, variables, tmp_path, write_voc):
 def test_scores_become_json_with_null_for_classes_that_nowhere_occur(model, variables, tmp_path, write_voc):
     write_voc(tmp_path, [(32, 32)] * 3, classes=4, name="scenes")
     results = make(model, tmp_path, ["scenes"], protocol=Protocol(oracle=True))(variables)
-    paths = report.write(tmp_path / "out" / "scores.json", results)
+    paths = table.write(tmp_path / "out" / "scores.json", results)
     scores = json.loads((tmp_path / "out/scores.json").read_text())["scenes"]
     assert set(scores) == {"protocol", "images", "mIoU", "accuracy", "iou", "constant", "groups_used", "image_top1",
                            "oracle", "confusion"}
@@ -90,17 +90,17 @@ def test_scores_become_json_with_null_for_classes_that_nowhere_occur(model, vari
     assert scores["confusion"] == "scores.scenes.npy"
     assert [path.name for path in paths] == ["scores.json", "scores.scenes.npy"]
     np.testing.assert_array_equal(np.load(tmp_path / "out/scores.scenes.npy"), results["scenes"]["confusion"])
-    table = report.table(results)
-    assert all(name in table for name in ["scenes: mIoU", "oracle", *scores["iou"]]) and "published" not in table
+    printed = table.text(results)
+    assert all(name in printed for name in ["scenes: mIoU", "oracle", *scores["iou"]]) and "published" not in printed
 
 
 def test_the_table_has_the_published_figures_and_says_whose_they_are(model, variables, tmp_path, write_voc):
     write_voc(tmp_path, [(32, 32)], classes=21)
     results = make(model, tmp_path, protocol=Protocol("tcl", top=3), geometry=Geometry(32, 146, 32, 16, flip=True))(
         variables)
-    table = report.table(results)
-    assert "published: GroupViT, GCC + YFCC" in table and " 52.3" in table
-    assert "protocol tcl, top 3, flip, 1 images" in table.splitlines()[0]
+    printed = table.text(results)
+    assert "published: GroupViT, GCC + YFCC" in printed and " 52.3" in printed
+    assert "protocol tcl, top 3, flip, 1 images" in printed.splitlines()[0]
     assert results["voc"]["changes"] == ["top 3", "flip"]
 
 
@@ -137,7 +137,7 @@ def test_what_is_bad_ends_the_evaluation_or_is_left_out_and_reported(model, vari
     got = make(model, tmp_path, skip_bad=True)(variables)["voc"]
     np.testing.assert_array_equal(got["confusion"], expected["confusion"])
     assert got["images"] == 2 and len(got["skipped"]) == 1 and "/1." in got["skipped"][0]
-    assert "left out: 1 that cannot be used" in report.table({"voc": got})
+    assert "left out: 1 that cannot be used" in table.text({"voc": got})
 
 
 def test_arguments_that_do_not_go_together_are_refused(model, tmp_path, write_voc):

@@ -1,17 +1,13 @@
 """`groupvit eval --report=D`, looked at in a browser."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import pytest
+from processes import groupvit as in_a_process
+from processes import together
 
 from groupvit_jax.reports import evaluation
-
-sys.path.append(str(pathlib.Path(__file__).parents[1] / "end_to_end"))
-from processes import groupvit as in_a_process  # noqa: E402
-from processes import together  # noqa: E402
 
 NAMES = ["<b>sky</b>", "grass", "sand", "night", "road", "zebra", "brick", "coin", 'a "leaf" & <img src=x onerror=1>',
          "banana", "plum", "fish", "strawberry", "flower", "kite"]
@@ -20,7 +16,7 @@ NAMES = ["<b>sky</b>", "grass", "sand", "night", "road", "zebra", "brick", "coin
 @pytest.fixture(scope="module")
 def evaluated(model, data_root, tmp_path_factory):
     """(the page, the JSON, mIoU of each picture) of scenes, under names that look like markup."""
-    from groupvit_jax.evals import report
+    from groupvit_jax.evals import table
     from groupvit_jax.evals.protocol import Protocol
     from groupvit_jax.evals.runner import Evaluator
 
@@ -30,7 +26,7 @@ def evaluated(model, data_root, tmp_path_factory):
         model.module, model.config.eval, tasks=["scenes"], data_root=str(data_root), each=True,
         protocol=Protocol(oracle=True, class_file=str(folder / "classes.txt")))
     results = evaluator(model.variables)
-    report.write(folder / "scores.json", results)
+    table.write(folder / "scores.json", results)
     path = evaluation.write(str(folder), evaluator, model.variables, results, "runs/<i>first</i>")
     return path, json.loads((folder / "scores.json").read_text())["scenes"], evaluator.each["scenes"]
 

@@ -28,7 +28,7 @@ def write(path: str | Path, results: dict[str, dict]) -> list[Path]:
     return [path, *paths]
 
 
-def table(results: dict[str, dict]) -> str:
+def text(results: dict[str, dict]) -> str:
     """The scores as text: per task a line of summary, then the classes."""
     return "\n\n".join(_task_table(key, scores) for key, scores in results.items())
 
