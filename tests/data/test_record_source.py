@@ -84,7 +84,7 @@ def test_a_key_may_be_a_number_and_need_not_be_there(tmp_path):
     ("empty caption", example(image=b"picture", caption=b" \n", key=b"this")),
     ("binary caption", example(image=b"picture", caption=b"\0\1\2", key=b"this")),
     ("broken image", b"no proto at all"),
-])
+], ids=["none", "an empty one", "no text", "blanks", "nulls", "noise"])
 def test_a_record_that_cannot_be_used_is_a_bad_sample_that_says_which(tmp_path, kind, record):
     write(tmp_path / "x.array_record", [example(image=b"picture", caption=b"words"), record])
     source = RecordSource(tmp_path)

@@ -55,7 +55,7 @@ def test_setup_brings_the_checkout_with_its_changes_to_all_workers(bench):
     with tarfile.open(archive) as tar:
         names = tar.getnames()
         assert tar.extractfile("configs/tiny.py").read() == b"changed = True"
-    assert {"configs/new.py", "configs/with a space.py", "launch/requirements-tpu.txt"} < set(names)
+    assert {"configs/new.py", "configs/with a space.py", "launch/constraints.txt"} < set(names)
     assert "setup.py" not in names and not any(name.startswith(("build", ".git/")) for name in names)
 
 
