@@ -117,7 +117,7 @@ def open_masked(key: str, root: str | Path, split: str | None, labels: int) -> M
         pairs = segmentation_sets.pairs(key, root, split)
     except InputError as error:
         if (folder := tfds_sets.find(Path(root) / key)) is None:
-            raise InputError(f"{error}, or a TFDS copy in {Path(root) / key}") from None
+            raise InputError(f"{error}, or a TFDS copy in DATA_ROOT/{key}") from None
         split = split or segmentation_sets.find_layout(key).split
         records = tfds_sets.Records(folder, split, "image", "mask", "key")
         return Masked(len(records), lambda i: records[i]["key"].decode(), lambda i: io.BytesIO(records[i]["image"]),

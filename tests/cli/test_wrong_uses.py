@@ -166,7 +166,7 @@ USES = [
      "ade20k, imagenet, scenes, fashion"),
     (train("--config.eval.data_root=nowhere"),
      "scenes: no folder nowhere: give the one that the data sets lie in, or make them with "
-     "`groupvit data scenes --output=nowhere`, or a TFDS copy in nowhere/scenes"),
+     "`groupvit data scenes --output=nowhere`, or a TFDS copy in DATA_ROOT/scenes"),
     (("data", "scenes"),
      "usage: groupvit data scenes --output=DIR [--train=N --val=M --seed=S --size=PIXELS]"),
     (("data", "scenes", "--output=new", "--train=many"),
@@ -213,10 +213,10 @@ USES = [
     (evaluate("--tasks=voc"),
      "voc: no scenes/VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt nor "
      "scenes/VOC2012/ImageSets/Segmentation/val.txt; unpack VOCtrainval_11-May-2012.tar from "
-     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012 in DATA_ROOT, or a TFDS copy in scenes/voc"),
+     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012 in DATA_ROOT, or a TFDS copy in DATA_ROOT/voc"),
     (evaluate("--data_root=nowhere"),
      "scenes: no folder nowhere: give the one that the data sets lie in, or make them with "
-     "`groupvit data scenes --output=nowhere`, or a TFDS copy in nowhere/scenes"),
+     "`groupvit data scenes --output=nowhere`, or a TFDS copy in DATA_ROOT/scenes"),
     (evaluate("--protocol=clip"),
      "--protocol=clip: choose one of groupvit|tcl; `groupvit eval --help` lists the flags"),
     (evaluate("--batch=0"),
