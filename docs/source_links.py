@@ -50,7 +50,7 @@ def line_of(quote: Quote) -> int:
         inside = [child for child in node.body if getattr(child, "name", None) == name]
         if not inside:
             raise ValueError(f"{quote.path} has no {quote.name}")
-        node = inside[0]
+        node = inside[-1]  # those before it are overloads
     lines = text.splitlines()
     found = [n for n in range(node.lineno, node.end_lineno + 1) if quote.code in lines[n - 1]]
     if len(found) != 1:
