@@ -57,7 +57,8 @@ def main() -> None:
     try:
         run(sys.argv[1:])
     except (InputError, RunAgain) as error:
-        print("groupvit:", *str(error).split(), file=sys.stderr)  # one line, whatever was quoted
+        line = " ".join(["groupvit:", *str(error).split()])  # one, whatever was quoted
+        sys.stderr.write(line + "\n")  # at once, as other threads may be writing, too
         if isinstance(error, RunAgain):  # on all hosts, which may wait for each other still
             sys.exit(RunAgain.code)
         hosts.leave(2, error)

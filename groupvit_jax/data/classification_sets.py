@@ -70,8 +70,8 @@ def open_set(key: str, root: str | Path) -> Labelled:
             return _folders(layout, folder, classes)
     if layout.tfds[0] and (data := tfds_sets.find(Path(root) / layout.tfds[0])):
         return _tfds(layout, data)
-    looked = ", ".join(map(str, (*folders, Path(root) / layout.tfds[0]) if layout.tfds[0] else folders))
-    raise InputError(f"{key}: no folders of classes and no tars in {looked}; {layout.source}")
+    looked = ", ".join(filter(None, (*layout.folders, layout.tfds[0])))
+    raise InputError(f"{key}: below {root}, no folders of classes and no tars in {looked}; {layout.source}")
 
 
 def _folders(layout: Layout, folder: Path, classes: list[Path]) -> Labelled:

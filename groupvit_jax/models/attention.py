@@ -51,7 +51,7 @@ def attend_in_parts(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
     The compiler lays the logits out with queries along the 128 lanes, where 260 occupy three rows as 384 would: 256
     and 4 are three quarters of that. Half of the heads at a time, the logits of 64 images stay in the chip's vector
-    memory. README, "From one core to a pod", has what else was tried.
+    memory. docs/performance.md has what else was tried.
     """
     whole = q.shape[2] // LANES * LANES
     queries = [q] if q.shape[2] - whole > LANES // 8 else [q[:, :, :whole], q[:, :, whole:]]

@@ -1,5 +1,5 @@
 """What text teaches: a recipe with true and with shuffled captions, three seeds, scored on scenes that chose nothing.
-Prints the README's table; a run that is there already is not repeated.
+Prints the tables of docs/evaluation.md; a run that is there already is not repeated.
 
     python tests/benchmarks/seeds.py scenes|fashion [--captions=true|shuffled] [--config.train.steps=200 ...]
 

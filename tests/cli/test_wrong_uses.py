@@ -41,7 +41,7 @@ USES = [
      "unknown command 'evaluate': did you mean eval? groupvit --help lists the commands, groupvit VERB "
      "--help the flags of one"),
     (("predict",),
-     "unknown command 'predict': there are train, compile, eval, segment, import, export, data scenes, "
+     "unknown command 'predict': there are train, compile, eval, segment, demo, import, export, data scenes, "
      "data fashion, data index, data inspect, data convert, completion; groupvit --help lists the "
      "commands, groupvit VERB --help the flags of one"),
     (("scenes", "--output=new"),

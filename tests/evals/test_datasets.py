@@ -46,7 +46,7 @@ def test_all_tasks_are_checked_and_the_message_says_where_and_whence(tmp_path):
     with pytest.raises(InputError) as error:
         open_all([lambda key=key: open_masked(key, tmp_path, None, 3) for key in keys])
     message = str(error.value)
-    assert all(f"{key}: no {tmp_path}" in message and f"TFDS copy in {tmp_path / key}" in message for key in keys)
+    assert all(f"{key}: no {tmp_path}" in message and f"TFDS copy in DATA_ROOT/{key}" in message for key in keys)
     assert message.count("http") >= 5 and "\n" not in message
 
 
