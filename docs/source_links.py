@@ -1,7 +1,8 @@
 """A hook of MkDocs: what the pages link to in the repository is shown as a page of the site, line by line.
 
 Pages link to files as they lie, `[optim.py](../groupvit_jax/training/optim.py)`, which also works where the repository
-is read without the site. An item of a list may quote a line of code, in this form:
+is read without the site; README.md and CONTRIBUTING.md are shown as pages, not as lines. An item of a list may quote a
+line of code, in this form:
 
     - [optim.py, warmup_cosine](../groupvit_jax/training/optim.py): `linear = start`
 
@@ -20,6 +21,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parent.parent
+OWN = re.compile(r"\]\((?!https?:|#)([\w./-]+)")
 LINK = re.compile(r"\]\(((?:\.\./)+[\w./-]+?)(#[\w-]+)?\)")
 QUOTE = re.compile(r"^( *- )\[(\S+), ([\w.]+)\]\(((?:\.\./)+[\w./-]+)\): `([^`]+)`(.*)$", re.M)
 
@@ -70,10 +72,17 @@ def source_page(path: str) -> str:
 
 
 def show(path: str) -> str:
-    """A file as a page: one element a line, L1 and so on."""
+    """A file as a page: one element a line, L1 and so on; a page of Markdown at the root as it is, its links moved."""
+    if path.endswith(".md"):
+        return OWN.sub(lambda link: f"]({moved(link[1])}", (ROOT / path).read_text())
     lines = (ROOT / path).read_text().splitlines()
     rows = "".join(f'<span id="L{n}" data-n="{n}">{html.escape(line)}</span>' for n, line in enumerate(lines, 1))
     return f'# {path.replace("_", chr(92) + "_")}\n\n<pre class="source"><code>{rows}</code></pre>\n'
+
+
+def moved(link: str) -> str:
+    """A link from the root, as it is from a page in docs/source/."""
+    return posixpath.relpath(link if link.startswith("docs/") else f"docs/{source_page(link)}", "docs/source")
 
 
 # ---------------------------------------------------------------- what MkDocs calls
