@@ -86,11 +86,14 @@ class Model:
                 background: bool | float | str = False, protocol: str = "groupvit") -> Segmentation:
         """Labels every pixel of an image of any size with one of `classes`, by the zero-shot protocol.
 
-        image: PIL or uint8 [h w 3], the way up it is to be seen; a camera's EXIF orientation is not looked at.
-        classes: a name each, or several for one thing, as "cat; kitten; tabby", of which the best counts.
-        background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one, words
-        ("sky; wall") by how well these fit.
         Raises InputError for no or empty class names, an unknown protocol, or scores of more than MOST bytes.
+
+        Args:
+            image: PIL or uint8 [h w 3], the way up it is to be seen; a camera's EXIF orientation is not looked at.
+            classes: a name each, or several for one thing, as "cat; kitten; tabby", of which the best counts.
+            background: True adds a background label by the protocol's threshold for VOC, a number (0-1) by that one,
+                words ("sky; wall") by how well these fit.
+            protocol: "groupvit" or "tcl".
         """
         names, asked = find_labels(classes, background, protocol)
         (pixels,) = as_arrays([image])

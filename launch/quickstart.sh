@@ -21,6 +21,6 @@ done in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s
   score     $(python -c "import json; s = json.load(open('$run/scores.json'))['scenes']; print(f\"mIoU {s['mIoU']:.1f} % over {len(s['iou'])} classes (best constant class {s['constant']:.1f}, oracle names {s['oracle']['mIoU']:.1f}), {s['groups_used']:.1f} groups in use\")")
   pictures  $run/pictures/*.input_pred_label.png, *.all_groups.png (labels.png, areas.json: the numbers)
   scores    $run/scores.json
-  curves    $run/metrics.jsonl, or: pip install tensorboard && tensorboard --logdir=$run
+  curves    $run/report.html, a page; $run/metrics.jsonl, the numbers
   model     $run   (source .venv/bin/activate; groupvit segment --checkpoint=$run --images=... --classes=... --output=...)
 END

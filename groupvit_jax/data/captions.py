@@ -1,4 +1,4 @@
-"""Captions to prompts: the words that an image may show, each put in a sentence (GroupViT, section 3.3).
+"""Captions to prompts: the words that an image may show, each put in a sentence (GroupViT, section 3.2).
 
 The multi-label loss wants, beside the caption, K texts that each name one thing. They are words of the
 caption, found by their part of speech, in sentences such as "a photo of a {}.".

@@ -15,12 +15,14 @@ PAMR_THRESHOLD = 0.4  # of the background under TCL's protocol, when maps are re
 class Protocol:
     """How names become scores.
 
-    name: "groupvit" or "tcl": templates, class names, threshold of the background.
-    templates: in place of the protocol's: "photo", "subset" (CLIP's 7), "full" (its 80), or a file with one a line.
-    class_file: in place of the data set's names: a file with one label a line, synonyms divided by semicolons.
-    background: words, divided by semicolons, that stand for the background in place of the threshold.
-    top: how many classes a window may have, 0 for all. pamr: whether maps are refined. oracle: whether each group is
-    also named by the majority of its pixels.
+    Attributes:
+        name: "groupvit" or "tcl": templates, class names, threshold of the background.
+        templates: in place of the protocol's: "photo", "subset" (CLIP's 7), "full" (its 80), or a file of prompts.
+        class_file: in place of the data set's names: a file with one label a line, synonyms divided by semicolons.
+        background: words, divided by semicolons, that stand for the background in place of the threshold.
+        top: how many classes a window may have, 0 for all.
+        pamr: whether maps are refined.
+        oracle: whether each group is also named by the majority of its pixels.
     """
 
     name: str = "groupvit"
@@ -41,7 +43,7 @@ class Protocol:
         """What differs from the published protocol for a data set, in words."""
         said: list[Any] = [self.templates and f"templates {self.templates}",
                            self.class_file and f"classes {self.class_file}",
-                task.background and self.background and f"background {self.background!r}"]
+                           task.background and self.background and f"background {self.background!r}"]
         said += [self.top != 5 and f"top {self.top}", self.pamr and "pamr"] if task.segments else []
         return [text for text in said if text]
 

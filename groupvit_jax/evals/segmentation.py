@@ -1,6 +1,6 @@
 """Zero-shot segmentation on the device: a batch of windows to the scores of their groups.
 
-The protocol is that of the paper's evaluation (section 4.2): every pixel of a window belongs to the group that
+The protocol is that of the paper's evaluation (section 3.3): every pixel of a window belongs to the group that
 claims it most, and has the class scores of its group. So a window is g maps of membership [g h w] and a small table of
 scores [g c], and all that happens to scores per pixel (averaging windows, resizing) happens to the g maps instead of c
 maps of scores; the table comes last.
