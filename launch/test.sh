@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the pinned test requirements and runs every test. Arguments are handed to pytest, e.g. -m "not slow".
+# Installs the pinned test requirements and runs every test, two files at a time. Arguments are handed to pytest, e.g.
+# -m "not slow", tests/models, or -n 0 for one after the other.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 environment test
@@ -13,4 +14,4 @@ if [ -z "$(command -v chromium chromium-browser google-chrome chrome)" ]; then  
 fi
 export JAX_PLATFORMS=cpu
 ruff check .
-python -m pytest --durations=10 "$@"
+python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 "$@"
