@@ -36,7 +36,9 @@ def main(rest: list[str]) -> None:
     if rest or not FLAGS.checkpoint:
         raise InputError("usage: groupvit demo --checkpoint=DIR [--port=7860]")
     port = free_port(FLAGS.host, FLAGS.port)
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the latter when its terminal is closed
+        if signal.getsignal(number) != signal.SIG_IGN:  # as below nohup
+            signal.signal(number, end)
     with contextlib.suppress(KeyboardInterrupt), gradio_folder(FLAGS.host):
         try:
             from groupvit_jax.demo import page

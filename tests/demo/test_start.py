@@ -18,7 +18,7 @@ def alive(url):
     return urllib.request.urlopen(url, timeout=20).status == 200
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_ends_quietly_and_its_temporary_folder_is_gone(run, tmp_path, how):
     with serving(tmp_path, f"--checkpoint={run}") as demo:
         with open(EXAMPLES[0].path, "rb") as file:
