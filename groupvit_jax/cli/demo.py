@@ -89,7 +89,9 @@ def gradio_folder(host: str) -> Iterator[None]:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="groupvit-demo-", ignore_cleanup_errors=True) as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
-        os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", host]))
+        direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")  # of both, the former counts
+        direct = ",".join(filter(None, [direct, "localhost", "127.0.0.1", host]))
+        os.environ |= {"no_proxy": direct, "NO_PROXY": direct}
         before, tempfile.tempdir = tempfile.tempdir, folder
         try:
             yield

@@ -64,7 +64,7 @@ def test_without_gradio_it_says_how_to_install_it(start, refused, run):
 
 def test_the_variables_of_others_change_nothing(run, tmp_path, monkeypatch):
     for name, value in {"GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_ALLOWED_PATHS": "/",
-                        "HTTP_PROXY": "http://127.0.0.1:1"}.items():
+                        "http_proxy": "http://127.0.0.1:1", "no_proxy": "example.invalid"}.items():
         monkeypatch.setenv(name, value)
     with serving(tmp_path, f"--checkpoint={run}") as demo:
         with pytest.raises(urllib.error.HTTPError, match="403"):
