@@ -69,13 +69,13 @@ def end(*_: object) -> NoReturn:
 def free_port(host: str, port: int) -> int:
     """`port`, or a free one if it is 0; InputError if it cannot be listened at."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as listener:
+        socket.getaddrinfo(host, port, socket.AF_INET)  # Gradio cannot write an IPv6 address
+        with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((host, port))
             return listener.getsockname()[1]
     except socket.gaierror:
-        raise InputError(f"--host={host} is no address of this machine: leave it out, or give 0.0.0.0") from None
+        raise InputError(f"--host={host} is no IPv4 address of this machine: leave it out, or give 0.0.0.0") from None
     except OSError as error:
         raise InputError(f"--port={port} of {host} cannot be had ({error.strerror}): give another one, or 0 for any "
                          "that is free") from None

@@ -45,6 +45,7 @@ def test_it_listens_at_this_machine_alone_unless_told(run, tmp_path, demo):
     ([], ["usage: groupvit demo --checkpoint=DIR"]), (["--port=x"], ["--port", "--help"]),
     (["--checkpoint=p", "--port=70000"], ["port", "65535"]), (["--checkpoint=p", "a"], ["usage: groupvit demo"]),
     (["--checkpoint=p", "--host=no.such.host.invalid"], ["--host=no.such.host.invalid", "leave it out"]),
+    (["--checkpoint=p", "--host=::1"], ["--host=::1", "IPv4", "leave it out"]),
     (["--checkpoint=/nowhere"], ["--checkpoint=/nowhere"]),
 ])  # fmt: skip
 def test_wrong_flags_are_refused_in_a_line(start, refused, flags, words):
