@@ -30,19 +30,23 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font_mono=("u
 
 
 def upload(**options: Any) -> gr.Image:
-    """gr.Image whose file comes as it was uploaded: nothing decodes it before `uploads.read`. Its methods are replaced,
+    """gr.Image whose file comes as it was uploaded: nothing decodes it before `uploads.read`. Its method is replaced,
     as Gradio would write a stub beside the file of a class made of it."""
     image = gr.Image(type="filepath", **options)
-    move = image.async_move_resource_to_block_cache
+    vars(image).update(preprocess=lambda payload: payload and payload.path)
+    return image
+
+
+def fetch_nothing(block: Any) -> None:
+    """Refuses addresses in the place of files: Gradio would fetch them, also those in what is said to be words."""
+    move = block.async_move_resource_to_block_cache
 
     async def move_file(path: Any) -> Any:
-        if str(path or "").lower().startswith(("http:", "https:")):  # Gradio would go and fetch it
+        if str(path or "").lower().startswith(("http:", "https:")):
             raise gr.Error("Give the photograph's file, not its address.", print_exception=False)
         return await move(path)
 
-    vars(image).update(preprocess=lambda payload: payload and payload.path,
-                       async_move_resource_to_block_cache=move_file)
-    return image
+    vars(block).update(async_move_resource_to_block_cache=move_file)
 
 
 # ---------------------------------------------------------------- layout
@@ -112,6 +116,8 @@ def build(answers: Answers) -> gr.Blocks:
                      "machine that serves this page, and its file is removed after an hour. The four to begin with: "
                      + "; ".join(example.licence for example in EXAMPLES) + "."))
         wire(answers, q, r)
+        for block in page.blocks.values():
+            fetch_nothing(block)
     return page.queue(max_size=WAITING)
 
 

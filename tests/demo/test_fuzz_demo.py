@@ -94,6 +94,14 @@ def test_no_other_file_is_read_and_no_address_is_fetched(demo, file):
     assert "'127.0.0.1', 1)" not in demo.log() and "example.invalid" not in demo.log()
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_no_address_is_fetched_that_is_said_to_be_words(demo, place):
+    asked = ["cat", "none", 0.5, "", "groupvit"]
+    asked[place] = {"path": f"http://place{place}.invalid/a.png", "meta": {"_type": "gradio.FileData"}}
+    assert isinstance(ask(demo.url, upload(demo.url, WHOLE[0]), *asked), str)
+    assert f"place{place}.invalid" not in demo.log()
+
+
 @pytest.mark.parametrize("asked", [
     (3, "none"), (["cat"], "none"), ({"a": 1}, "none"), ("cat", "nonsense"), ("cat", None),
     ("cat", "by a threshold", "x"), ("cat", "by a threshold", 1e308),
