@@ -74,7 +74,7 @@ setup(
         "onnx": ["jax2onnx>=0.13,<0.18", "onnx>=1.20.1", "onnxruntime>=1.24.1"],
         "remote": ["aiohttp>=3.10", "gcsfs>=2025.3", "s3fs>=2025.3"],  # https://, gs://, s3://
         "wandb": ["wandb>=0.31"],  # config.train.wandb
-        "demo": ["gradio>=6.24,<7"],  # groupvit demo; older ones lack what demo/page.py asks for
+        "demo": ["gradio>=6.24,<7", "starlette"],  # groupvit demo; older ones lack what demo/page.py asks for
         "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"],
         "notebook": ["ipykernel>=6.29", "matplotlib>=3.9", "notebook>=7"],
         # The tests belong to the versions in launch/constraints.txt, which launch/test.sh installs. There torch comes

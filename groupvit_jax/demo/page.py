@@ -9,12 +9,14 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from PIL import Image
+from starlette.middleware import Middleware
 
 from groupvit_jax import files
 from groupvit_jax.demo import drawing, markup, uploads
 from groupvit_jax.demo.answers import Answer, Answers
 from groupvit_jax.demo.examples import EXAMPLES, HERE
 from groupvit_jax.demo.markup import note, percent, said
+from groupvit_jax.demo.visitors import OwnPage
 from groupvit_jax.errors import InputError
 from groupvit_jax.evals.classes import PROTOCOLS
 from groupvit_jax.inference import VOC
@@ -214,5 +216,6 @@ def serve(page: gr.Blocks, host: str, port: int) -> str:
     _, address, _ = page.launch(
         server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True,
         max_file_size=uploads.BYTES, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-        mcp_server=False, enable_monitoring=False, theme=THEME, css=markup.CSS)
+        mcp_server=False, enable_monitoring=False, theme=THEME, css=markup.CSS,
+        app_kwargs={"middleware": [Middleware(OwnPage)]})
     return address.rstrip("/")

@@ -268,3 +268,18 @@ def test_nothing_is_asked_of_another_host(visit, demo):
     assert hosts == {urlsplit(demo.url).netloc} and len(page.asked) > 10
     called = re.findall(r"socket\.(?:connect|getaddrinfo) \((.*)\)", demo.log())
     assert called and all(re.search(r"'(127\.0\.0\.1|localhost)'|b'127\.0\.0\.1'", each) for each in called), called
+
+
+def test_the_page_of_another_site_may_not_upload(visit, demo):
+    files = set(demo.tmp.rglob("*.html"))
+    page = visit()
+    page.goto(f"{demo.url.replace('127.0.0.1', 'localhost')}/config")  # another site's page, for the browser
+    sent = """async url => {
+        const form = new FormData();
+        form.append("files", new Blob(["hostile"]), "hostile.html");
+        await fetch(url, {method: "POST", mode: "no-cors", body: form});
+    }"""
+    page.evaluate(sent, f"{demo.url}/gradio_api/upload")
+    assert set(demo.tmp.rglob("*.html")) == files
+    page.evaluate(sent, "/gradio_api/upload")
+    assert set(demo.tmp.rglob("*.html")) > files
