@@ -76,13 +76,12 @@ def main(rest: list[str]) -> None:
         mesh=mesh, progress=speaks, each=FLAGS.report is not None,
         **{name: value for name, value in chosen.items() if value})
     results = evaluator(model.variables)
-    written = table.write(FLAGS.output, results) if FLAGS.output and speaks else []  # before anything can go wrong
+    written = table.write(FLAGS.output, results) if FLAGS.output and speaks else []
+    if speaks:
+        print(table.text(results), flush=True)  # before anything can go wrong
     if FLAGS.report is not None:
         page = evaluation.write(FLAGS.report, evaluator, model.variables, results, FLAGS.checkpoint)
         written += [page] if page else []
-    if not speaks:
-        return
-    print(table.text(results))
     for path in written:
         print(f"wrote {path}")
 

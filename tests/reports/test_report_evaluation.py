@@ -7,6 +7,7 @@ import pytest
 from processes import groupvit as in_a_process
 from processes import together
 
+from groupvit_jax.errors import InputError
 from groupvit_jax.reports import evaluation
 
 NAMES = ["<b>sky</b>", "grass", "sand", "night", "road", "zebra", "brick", "coin", 'a "leaf" & <img src=x onerror=1>',
@@ -124,6 +125,16 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(groupvit, refused, m
     refused(start(tmp_path / "file/below"), "cannot write to --report")
     refused(start(tmp_path / "folder"), "remove it, or name another")
     refused(start("gs://bucket/report"), "remote folders")
+
+
+def test_scores_are_told_even_if_the_report_fails(groupvit, model, data_root, tmp_path, monkeypatch):
+    def fail(*_):
+        raise InputError("no room for a report")
+
+    monkeypatch.setattr(evaluation, "write", fail)
+    ended = groupvit("eval", f"--checkpoint={model[1]}", "--tasks=scenes", f"--data_root={data_root}",
+                     f"--report={tmp_path}")
+    assert ended.code == 2 and "no room for a report" in ended.err and "mIoU" in ended.out
 
 
 @pytest.mark.slow
