@@ -77,9 +77,10 @@ class Samples:
         drawn = {"groups": pictures.grouped(image, groups), "labels": pictures.coloured(image, labels, palette)}
         for what, picture in drawn.items():
             (folder / f"{k}-{what}.jpg").write_bytes(jpeg(picture))
-        if not (still := self.folder / f"{k}-picture.jpg").exists():
-            files.write(still, jpeg(pictures.Image.fromarray(image)))
-            files.write(self.folder / f"{k}-truth.jpg", jpeg(pictures.coloured(image, truth, palette)))
+        stills = {"picture": pictures.Image.fromarray(image), "truth": pictures.coloured(image, truth, palette)}
+        for what, picture in stills.items():
+            if not (path := self.folder / f"{k}-{what}.jpg").exists():  # a killed run may have left one alone
+                files.write(path, jpeg(picture))
 
     def _choose(self) -> None:
         """Of LOOKED_AT pictures spread over the data those with most labels. Samples of others than these go, and what

@@ -8,6 +8,7 @@ import pytest
 import tiny_run
 
 from groupvit_jax.evals.runner import Evaluator
+from groupvit_jax.evals.scoring import Look
 from groupvit_jax.reports import samples, training
 from groupvit_jax.training import loop
 
@@ -190,3 +191,14 @@ def test_samples_of_a_run_that_was_made_longer_are_thinned_and_those_of_later_st
     assert longer.kept() == [10, 50, 90]
     longer.add(130, {})
     assert longer.kept() == [10, 50, 90, 130]
+
+
+def test_a_truth_that_a_killed_run_did_not_write_is_drawn_by_the_next(fake, tmp_path):
+    kept, blank = fake(120), np.zeros((8, 8), np.uint8)
+    (tmp_path / "samples/10").mkdir(parents=True)
+    for left in ("0-picture.jpg", "0-truth.jpg"):
+        kept._draw(tmp_path / "samples/10", 0, Look("a", np.zeros((8, 8, 3), np.uint8), blank, blank, blank))
+        (tmp_path / "samples" / left).unlink()
+    kept._draw(tmp_path / "samples/10", 0, Look("a", np.zeros((8, 8, 3), np.uint8), blank, blank, blank))
+    kept.numbers = [0]
+    assert len(kept.markup()) == 2
