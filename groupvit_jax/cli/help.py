@@ -51,7 +51,7 @@ def of(name: str) -> str:
 def described(flag: flags.Flag) -> list[str]:
     """A flag's lines: its form at the left, what it means and its default beside it."""
     text = meaning(flag)
-    if flag.default not in (None, "", False):
+    if flag.default not in (None, "") and flag.default is not False:
         text += f" (default: {(flag.default_as_str or '').strip(chr(39))})"
     form = f"  {spelled(flag)}"
     lines = textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)

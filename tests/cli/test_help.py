@@ -57,7 +57,7 @@ def test_the_flags_of_the_examples_are_there(verb):
     (["eval", "--help"], ["--protocol=groupvit|tcl", "JSON file", "--top=N", "(default: 5)"]),
     (["segment", "--help"], ["--background[=TEXT]", "input_pred_label,labels,areas)", "quoted glob"]),
     (["export", "--help"], ["--format=hf|nvlabs|stablehlo|onnx", "--output=PATH"]),
-    (["data", "scenes", "--help"], ["--train=N", "(default: 16000)", "--[no]shuffle"]),
+    (["data", "scenes", "--help"], ["--train=N", "(default: 16000)", "(default: 0)", "--[no]shuffle"]),
 ])  # fmt: skip
 def test_a_flag_is_shown_as_it_is_typed_with_its_default(groupvit, asked, words):
     shown = groupvit(*asked).out
