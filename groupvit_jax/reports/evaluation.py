@@ -1,6 +1,7 @@
 """`groupvit eval --report=D`: the scores as a page, with the pictures that went best and worst."""
 
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,8 @@ def check(folder: str) -> None:
         raise InputError(f"--report={folder}: there is a folder {path / FILE}; remove it, or name another")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # leaves nothing
+            pass
     except OSError as error:
         raise InputError(f"cannot write to --report={folder} ({error.strerror}): choose another") from None
 

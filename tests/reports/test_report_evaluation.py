@@ -123,6 +123,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(groupvit, refused, m
 
     refused(start(tmp_path / "file"), f"--report={tmp_path}/file is a file", "name a folder")
     refused(start(tmp_path / "file/below"), "cannot write to --report")
+    refused(start("/dev/fd"), "cannot write to --report")  # a folder that takes no file, even of root
     refused(start(tmp_path / "folder"), "remove it, or name another")
     refused(start("gs://bucket/report"), "remote folders")
 
