@@ -31,6 +31,8 @@ it; or "missed", where no pixel got that class, or "not there", where pixels got
 def check(folder: str) -> None:
     """Before hours of scoring, whether a report can be written there; makes the folder."""
     path = pathlib.Path(folder)
+    if not folder:
+        raise InputError(f"--report= names no folder: give one, which gets {FILE}")
     if "://" in folder:
         raise InputError(f"--report={folder}: remote folders are not written to; give a local or mounted one")
     if path.exists() and not path.is_dir():

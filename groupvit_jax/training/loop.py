@@ -150,7 +150,7 @@ def train(config: ConfigDict, workdir: str, make_evaluator: MakeEvaluator | None
                 stall = checkpoints.save(state, config, n, log.last, scores, owed=scores_due and stops)
                 log.put(n, {"checkpoint_stall": stall})
             if saves and report and not stops:
-                watch.doing("writing the report", compiles=True)  # of its samples
+                watch.doing(f"writing the report of step {n}", compiles=True)  # any may be the first with samples
                 report.write(n, state.variables)
             if evaluates or saves:
                 pace.restart()

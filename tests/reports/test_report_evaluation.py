@@ -126,6 +126,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(groupvit, refused, m
     refused(start("/dev/fd"), "cannot write to --report")  # a folder that takes no file, even of root
     refused(start(tmp_path / "folder"), "remove it, or name another")
     refused(start("gs://bucket/report"), "remote folders")
+    refused(start(""), "--report= names no folder")
 
 
 def test_scores_are_told_even_if_the_report_fails(groupvit, model, data_root, tmp_path, monkeypatch):
