@@ -9,7 +9,10 @@ import sys
 import time
 from types import SimpleNamespace
 
-COMMAND = [sys.executable, "-c", "from groupvit_jax.cli.main import main; main()", "demo"]
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start, too.
+CODE = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from groupvit_jax.cli.main import main; main()")
+COMMAND = [sys.executable, "-c", CODE, "demo"]
 # Says which addresses the process connects to or looks up.
 WATCH = """
 import sys
