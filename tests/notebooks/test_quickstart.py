@@ -30,6 +30,13 @@ class ThisPython(KernelSpecManager):
         return KernelSpec(argv=command, language="python")
 
 
+class ThisKernel(AsyncKernelManager):
+    """Made by nbclient, which then also ends it."""
+
+    def _kernel_spec_manager_default(self):
+        return ThisPython()
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """What is in the notebook's namespace at its end."""
@@ -39,7 +46,7 @@ def left(tmp_path_factory):
     settings = {"STEPS": str(STEPS), "FOLDER": str(folder), "QUICKSTART": "", "JAX_PLATFORMS": "cpu",
                 "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling costs more than a dozen steps
     package = os.pathsep.join([str(NOTEBOOK.parents[1]), os.environ.get("PYTHONPATH", "")])
-    client = nbclient.NotebookClient(notebook, km=AsyncKernelManager(kernel_spec_manager=ThisPython()), timeout=300,
+    client = nbclient.NotebookClient(notebook, kernel_manager_class=ThisKernel, timeout=300,
                                      resources={"metadata": {"path": str(NOTEBOOK.parent)}})
     client.execute(env=os.environ | settings | {"PYTHONPATH": package})
     return json.loads(notebook.cells[-1].outputs[0].text) | {"folder": folder}
