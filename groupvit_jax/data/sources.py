@@ -45,7 +45,7 @@ def open_sources(config: ConfigDict, make_indexes: bool = True) -> list[Source]:
             raise InputError("config.data.train: give all sets a weight, or all 0 for their lengths; leave out a set "
                              "that is not to be drawn")
         if not entry.path:
-            raise InputError(f"config.data.train: set {entry.name!r} has no path: say where its pairs are, as "
+            raise InputError(f"config.data.train: set {entry.name!r} has no path: give it, as "
                              f'--config.data.train[{len(sources)}].path="data/*.tar"')
         if entry.source == "tar" and entry.name in MADE and "*" in entry.path and not glob.glob(entry.path):
             raise InputError(f"no tar at {entry.path}: `groupvit data {entry.name} "

@@ -153,7 +153,7 @@ USES = [
      "no tar at runs/scenes/train-*.tar: `groupvit data scenes --output=runs/scenes` makes them, or set "
      "--config.data.train[0].path to where they are"),
     (("train", "--config=configs/base.py", "--workdir=new"),
-     "config.data.train: set 'gcc3m' has no path: say where its pairs are, as "
+     "config.data.train: set 'gcc3m' has no path: give it, as "
      '--config.data.train[0].path="data/*.tar"'),
     (train("--config.data.train[0].path=nowhere/{00..01}.tar"),
      "no tar at nowhere/00.tar: give one, a folder of them, a glob or a range as {00000..00331}"),
