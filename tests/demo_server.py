@@ -9,8 +9,9 @@ import sys
 import time
 from types import SimpleNamespace
 
-# A shell that starts the tests in the background has them ignore SIGINT, and what they start, too.
+# Tests that a shell starts in the background ignore SIGINT, those below nohup SIGHUP, and what they start does, too.
 CODE = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from groupvit_jax.cli.main import main; main()")
 COMMAND = [sys.executable, "-c", CODE, "demo"]
 # Says which addresses the process connects to or looks up.
