@@ -36,7 +36,7 @@ def pictures(image: Image.Image, result: Any, views: Sequence[str]) -> Iterator[
     """
     pixels, labels = resized(np.asarray(image.convert("RGB"))), resized(result.labels)
     counts = np.bincount(result.labels.ravel(), minlength=len(result.names))
-    occur = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    occur = largest_first(counts)
     palette = apart(palette_of(result.names), occur[:LEGEND])
     stages = list(enumerate(result.stages, 1))
     grouped = {"first_group": stages[:1], "final_group": stages[-1:], "all_groups": stages}
@@ -88,11 +88,22 @@ def resized(values: np.ndarray) -> np.ndarray:
     scale = sorted((SHORT / min(h, w), 1, LONG / max(h, w)))[1]
     if scale == 1:
         return values
+    return scaled(values, scale)
+
+
+def scaled(values: np.ndarray, scale: float, smooth: Image.Resampling = Image.Resampling.LANCZOS) -> np.ndarray:
+    """An image uint8 [h w 3], smoothly, or labels int [h w], repeated or left out, with sides `scale` times as long."""
+    h, w = values.shape[:2]
     size = max(1, round(w * scale)), max(1, round(h * scale))
     if values.ndim == 3:
-        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.LANCZOS))
+        return np.asarray(Image.fromarray(values).resize(size, smooth))
     rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size[::-1], (h, w)))
     return values[rows[:, None], columns]
+
+
+def largest_first(counts: np.ndarray) -> list[int]:
+    """Of counts int [n] the places that are not 0, those of the largest first; of equal ones the first."""
+    return [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
 
 
 def letter_size(width: int, height: int) -> int:

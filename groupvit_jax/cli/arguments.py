@@ -14,6 +14,12 @@ from groupvit_jax.cli.suggestions import RECIPES
 from groupvit_jax.errors import InputError
 
 
+def define_checkpoint() -> None:
+    """The flag of what `inference.load` takes."""
+    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
+                        "model, a Hugging Face folder, a .safetensors or a .pth")
+
+
 def parse(argv: list[str]) -> list[str]:
     """Reads `VERB --flags` into absl's FLAGS -> the arguments that are no flags.
 

@@ -19,14 +19,14 @@ from typing import NoReturn
 
 from absl import flags
 
+from groupvit_jax.cli import arguments
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
-                        "model, a Hugging Face folder, a .safetensors or a .pth")
+    arguments.define_checkpoint()
     flags.DEFINE_integer("port", 7860, "where the page is served; 0: any free port", lower_bound=0, upper_bound=65535)
     flags.DEFINE_string("host", "127.0.0.1", "the address to listen at; 0.0.0.0: whoever reaches this machine may use "
                         "the page")

@@ -13,15 +13,14 @@ from typing import Any
 
 from absl import flags
 
-from groupvit_jax.cli import hosts
+from groupvit_jax.cli import arguments, hosts
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
-                        "model, a Hugging Face folder, a .safetensors or a .pth")
+    arguments.define_checkpoint()
     flags.DEFINE_list("tasks", None, "data sets to score, comma separated: voc, voc20, context, context59, "
                       "coco_object, coco_stuff, cityscapes, ade20k, imagenet, scenes, fashion; default: those of the "
                       "run's configuration")

@@ -18,6 +18,7 @@ import pathlib
 
 from absl import flags
 
+from groupvit_jax.cli import arguments
 from groupvit_jax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -39,8 +40,7 @@ class BackgroundParser(flags.ArgumentParser):
 def define_flags() -> None:
     from groupvit_jax import viz  # here, so that other verbs do not wait for OpenCV
 
-    flags.DEFINE_string("checkpoint", None, "a training run's --workdir, one WORKDIR/checkpoints/STEP, an imported "
-                        "model, a Hugging Face folder, a .safetensors or a .pth")
+    arguments.define_checkpoint()
     flags.DEFINE_string("images", None, "an image, or a quoted glob of images")
     flags.DEFINE_list("classes", None, "what to look for, comma separated; several names for one as 'cat; kitten'")
     flags.DEFINE(BackgroundParser(), "background", False, "leave pixels that look like none of the classes; alone "

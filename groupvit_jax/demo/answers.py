@@ -24,6 +24,7 @@ from groupvit_jax.evals.windows import Cut, bilinear_weights, cut, merge
 from groupvit_jax.inference import Model, Segmentation
 from groupvit_jax.models.image import normalize
 from groupvit_jax.models.two_towers import TwoTowers
+from groupvit_jax.viz import largest_first
 
 WORDS = 100  # at most, synonyms included; one program serves them, as they are padded to SLOTS
 LETTERS = 4000  # of all words together
@@ -146,7 +147,7 @@ class Answers:
         with self._lock:
             seen = self.see(pixels)
         owners = merge(seen.part, seen.members)[1]
-        rank = by_size(owners).tolist().index(owners[y, x]) + 1
+        rank = by_size(owners).index(owners[y, x]) + 1
         k, group = divmod(int(owners[y, x]), seen.members.shape[1])
         share = seen.looks[k].shares[0, group]  # [gh gw]
         rows, columns = (bilinear_weights(*sides) for sides in zip(share.shape, seen.members.shape[2:]))
@@ -174,12 +175,12 @@ class Answers:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """n texts -> float32 [n d], as `TextEncoder`; only those are encoded that were not, lately."""
-        unknown = [text for text in dict.fromkeys(texts) if text not in self._texts.values]
-        made = dict(zip(unknown, self._encoder(self.model.variables, unknown))) if unknown else {}
-        known = {text: self._texts.values[text] for text in texts if text not in made}
-        for text in made:
-            self._texts.get(text, partial(made.get, text))
-        return np.stack([made[text] if text in made else known[text] for text in texts])
+        found: dict[str, Any] = {text: self._texts.values.get(text) for text in texts}
+        if unknown := [text for text in found if found[text] is None]:
+            found |= zip(unknown, self._encoder(self.model.variables, unknown))
+        for text in found:  # the last ones asked for are those kept
+            self._texts.get(text, partial(found.get, text))
+        return np.stack([found[text] for text in texts])
 
 
 def look(model: TwoTowers, variables: dict[str, Any], windows: jax.Array) -> Look:
@@ -214,16 +215,15 @@ def split_words(text: str, what: str = "words") -> list[str]:
     return [re.sub(r";[;\s]*", "; ", entry) for entry in found if entry]
 
 
-def by_size(owners: np.ndarray) -> np.ndarray:
+def by_size(owners: np.ndarray) -> list[int]:
     """int [H W] -> the groups that have pixels, the largest first."""
-    counts = np.bincount(owners.ravel())
-    return np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    return largest_first(np.bincount(owners.ravel()))
 
 
 def find_groups(owners: np.ndarray, table: np.ndarray, names: tuple[str, ...]) -> tuple[Group, ...]:
     """int [H W] and the scores of all windows' groups [n*g c] -> the groups that have pixels, the largest first."""
     found = []
-    for number in by_size(owners).tolist():
+    for number in by_size(owners):
         best = np.argsort(-table[number], kind="stable")[:BEST]
         words = tuple((names[i], float(table[number, i])) for i in best)
         found.append(Group(number, float((owners == number).mean()), words))

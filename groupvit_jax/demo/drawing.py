@@ -33,7 +33,7 @@ def segments(answer: Answer) -> tuple[np.ndarray, list[Row], Image.Image, Image.
     files = dict(viz.pictures(Image.fromarray(answer.pixels), result, ["input_pred_label", "labels"]))
     height, width = photograph(answer.pixels).shape[:2]
     counts = np.bincount(result.labels.ravel(), minlength=len(result.names))
-    occur = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    occur = viz.largest_first(counts)
     palette = apart(palette_of(result.names), occur[: viz.LEGEND])
     rows = [Row(tuple(palette[i].tolist()), result.names[i], counts[i] / result.labels.size) for i in occur]
     overlay = files["input_pred_label"]

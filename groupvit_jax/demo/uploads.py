@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from groupvit_jax.data.bad import BadSample
 from groupvit_jax.data.decoding import MAX_PIXELS, MIN_SIDE, bad_samples, open_picture
 from groupvit_jax.errors import InputError
+from groupvit_jax.viz import scaled
 
 BYTES = 20 << 20  # the largest file
 LONG = 1024  # pixels; a photograph with a longer side is made smaller, so that an answer takes a second
@@ -41,9 +41,5 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
     """uint8 [h w 3], with a side longer than LONG made as long, the other in proportion."""
-    height, width = pixels.shape[:2]
-    scale = LONG / max(height, width)
-    if scale >= 1:
-        return np.ascontiguousarray(pixels)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    scale = LONG / max(pixels.shape[:2])
+    return np.ascontiguousarray(pixels) if scale >= 1 else scaled(pixels, scale)

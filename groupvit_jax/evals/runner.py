@@ -109,12 +109,16 @@ class Evaluator:
 
     def names(self, key: str) -> list[str]:
         """Of a task's labels."""
-        return self.lists[[task.key for task in self.tasks].index(key)][0]
+        return self.lists[self.place(key)][0]
+
+    def place(self, key: str) -> int:
+        """Of a task, in `tasks`, `lists` and `scorers`."""
+        return [task.key for task in self.tasks].index(key)
 
     def look(self, variables: dict[str, Any], key: str) -> Callable[[int], Look]:
         """What gives a picture of a segmentation task, by its number, with the labels that were counted of it and the
         groups. All processes call both."""
-        i = [task.key for task in self.tasks].index(key)
+        i = self.place(key)
         segments, oracle = self.scorers[i][0], self.protocol.oracle
         with parallel.use(self.mesh):
             variables = parallel.place(variables, self.mesh)

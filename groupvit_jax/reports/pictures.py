@@ -7,21 +7,15 @@ from PIL import Image
 
 from groupvit_jax.data.segmentation_sets import IGNORED
 from groupvit_jax.palette import apart, palette_of, side_by_side
-from groupvit_jax.viz import blend, borders
+from groupvit_jax.viz import blend, borders, largest_first, scaled
 
 
 def reduced(values: np.ndarray, side: int) -> np.ndarray:
     """An image uint8 [h w 3], smoothly, or labels int [h w], by leaving out: its long side at `side` pixels, or less;
     what is small is enlarged by a whole factor, as far as that goes."""
-    h, w = values.shape[:2]
-    scale = side / max(h, w)
+    scale = side / max(values.shape[:2])
     scale = max(1, int(scale)) if scale >= 1 else scale
-    size = max(1, round(h * scale)), max(1, round(w * scale))
-    if values.ndim == 3:
-        smooth = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC
-        return np.asarray(Image.fromarray(values).resize(size[::-1], smooth))
-    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (h, w)))
-    return values[rows[:, None], columns]
+    return scaled(values, scale, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
 
 
 def colours_of(names: Sequence[str], truth: np.ndarray, labels: np.ndarray) -> tuple[list[int], np.ndarray]:
@@ -29,7 +23,7 @@ def colours_of(names: Sequence[str], truth: np.ndarray, labels: np.ndarray) -> t
     of these well apart."""
     valid = truth != IGNORED
     counts = np.bincount(truth[valid], minlength=len(names)) + np.bincount(labels[valid], minlength=len(names))
-    occur = [i for i in np.argsort(-counts, kind="stable").tolist() if counts[i]]
+    occur = largest_first(counts)
     return occur, apart(palette_of(names), occur)
 
 

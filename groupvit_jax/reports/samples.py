@@ -87,7 +87,7 @@ class Samples:
         a killed run left half written."""
         if self.numbers:
             return
-        masked = self.evaluator.scorers[[task.key for task in self.evaluator.tasks].index(self.task)][0].masked
+        masked = self.evaluator.scorers[self.evaluator.place(self.task)][0].masked
         some = sorted({round(k) for k in np.linspace(0, len(masked) - 1, LOOKED_AT)})
         labels = {i: np.setdiff1d(masked[i][2], [IGNORED]) for i in some}
         numbers = sorted(sorted(some, key=lambda i: -len(labels[i]))[:PICTURES])
