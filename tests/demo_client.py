@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image
 
-OUTPUTS = "status", "all", "segments", "legend", "labels", "overlay", "numbers", "groups", "heat", "told"
+OUTPUTS = "status", "segments", "legend", "labels", "overlay", "numbers", "groups", "heat", "told"
 
 
 def upload(url: str, data: bytes, name: str = "photo.jpg") -> dict:

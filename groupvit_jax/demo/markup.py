@@ -14,6 +14,7 @@ CSS = """
 .lead, .note, .faint { color: var(--body-text-color) !important; opacity: 0.75; font-weight: 400; }
 .said { padding: 2px 0; overflow-wrap: anywhere; }
 .said.wrong { border-left: 4px solid #d9480f; padding: 8px 12px; background: var(--background-fill-secondary); }
+#answer:has(#status .said) #results, #status:not(:has(.said)) { display: none !important; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .legend span.entry { display: inline-flex; align-items: center; gap: 7px; overflow-wrap: anywhere; }
 .swatch { width: 14px; height: 14px; border-radius: 3px; flex: none; display: inline-block; vertical-align: -2px; }

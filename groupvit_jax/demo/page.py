@@ -78,10 +78,10 @@ def questions() -> SimpleNamespace:
 
 
 def results(stages: int) -> SimpleNamespace:
-    """What it shows."""
+    """What it shows: what is said, or if nothing is, what was found."""
     r = SimpleNamespace()
     r.status = gr.HTML(said(HINT), elem_id="status")
-    with gr.Column(visible=False, elem_id="results") as r.all, gr.Tabs() as r.tabs:
+    with gr.Column(elem_id="results"), gr.Tabs() as r.tabs:
         with gr.Tab("Segments", id="segments"):
             r.segments = picture("Segments", "segments")
             r.legend = gr.HTML(elem_id="legend")
@@ -133,13 +133,13 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
                protocol: str) -> dict:
         words = words or ""
         if not path or not words.strip():
-            return {r.status: gr.HTML(said(NO_WORDS if path else HINT), visible=True), r.all: gr.Column(visible=False)}
+            return {r.status: said(NO_WORDS if path else HINT)}
         try:
             backgrounds: dict[str, bool | float | str] = {NONE: False, THRESHOLD: threshold, WORDS: other or ""}
             found = answers(uploads.read(path), words, backgrounds[kind], protocol)
         except InputError as error:
-            return {r.status: gr.HTML(said(str(error), wrong=True), visible=True), r.all: gr.Column(visible=False)}
-        return {r.status: gr.HTML(visible=False), r.all: gr.Column(visible=True), **shown(found, r)}
+            return {r.status: said(str(error), wrong=True)}
+        return {r.status: "", **shown(found, r)}
 
     def heat(path: str | None, event: gr.SelectData) -> dict:
         try:
@@ -156,7 +156,7 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
 
     model = {"concurrency_limit": 1, "concurrency_id": "model", "trigger_mode": "always_last",
              "show_progress": "minimal"}
-    outputs = [r.status, r.all, r.segments, r.legend, r.labels, r.overlay, r.numbers, r.groups, r.heat, r.told,
+    outputs = [r.status, r.segments, r.legend, r.labels, r.overlay, r.numbers, r.groups, r.heat, r.told,
                *r.stages]
     asked = [q.photo, q.words, q.kind, q.threshold, q.other, q.protocol]
     gr.on([q.photo.change, q.words.submit, q.ask.click, q.kind.change, q.threshold.release, q.other.submit], answer,
