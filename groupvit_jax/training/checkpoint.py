@@ -31,6 +31,8 @@ from groupvit_jax.training import checksums
 from groupvit_jax.training import state as states
 from groupvit_jax.training.state import State
 
+HALF_WRITTEN = ".orbax-checkpoint-tmp"  # behind a step, in what Orbax has not yet renamed
+
 
 def folder(workdir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
@@ -55,9 +57,9 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(kept),
             best_fn=(lambda scores: 0.0) if best else None,  # so that Orbax stores the scores and reads them again
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._sum), cleanup_tmp_directories=True,
-            create=True)
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sum), create=True)
         try:
+            remove_half_written(folder(workdir))
             set_damaged_aside(folder(workdir))
             self.manager = Manager(folder(workdir), options=options)
         except OSError as error:
@@ -98,7 +100,7 @@ class Checkpoints:
     def _sum(self) -> None:
         """Called by Orbax when everything is written and not yet renamed."""
         if jax.process_index() == 0:
-            for part in self.manager.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            for part in self.manager.directory.glob(f"{self._saving}{HALF_WRITTEN}*"):
                 checksums.write(pathlib.Path(part))
 
     def restore(self, step: int, like: State) -> tuple[State, int]:
@@ -154,6 +156,13 @@ class Checkpoints:
             return True
         except OSError as error:
             return not is_about_room(error)
+
+
+def remove_half_written(directory: pathlib.Path) -> None:
+    """Here, as Orbax would in a thread that a run which is refused does not wait for."""
+    if jax.process_index() == 0:
+        for path in directory.glob(f"*{HALF_WRITTEN}*"):
+            shutil.rmtree(path)
 
 
 def set_damaged_aside(directory: pathlib.Path) -> None:

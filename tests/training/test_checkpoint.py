@@ -105,6 +105,7 @@ def test_a_half_written_checkpoint_is_not_taken_but_removed(tmp_path):
     shutil.copytree(whole, whole.with_name("9.orbax-checkpoint-tmp"))  # Orbax's name before its rename
     shutil.copytree(whole, whole.with_name("7.orbax-checkpoint-tmp-1234"))
     with checkpoints(tmp_path) as ours:
+        assert [path.name for path in whole.parent.iterdir()] == ["5"]  # at once, not in a thread
         assert ours.latest() == 5
         ours.save(small_state(6), tiny.config(), 6, {})
     assert sorted(path.name for path in whole.parent.iterdir()) == ["5", "6"]
