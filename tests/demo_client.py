@@ -20,9 +20,11 @@ def upload(url: str, data: bytes, name: str = "photo.jpg") -> dict:
     return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
 
 
-def ask(url: str, file: dict | None, words, kind="none", threshold=0.5, other="", protocol="groupvit") -> dict | str:
+def ask(url: str, file: dict | None, words, kind="none", threshold=0.5, other="", protocol="groupvit", turn=0,
+        session=None) -> dict | str:
     """The values of OUTPUTS and after these the stages' pictures in `stages`; or what kind of error the server says."""
-    body = json.dumps({"data": [file, words, kind, threshold, other, protocol]}).encode()
+    asked = [file, words, kind, threshold, other, protocol, turn]
+    body = json.dumps({"data": asked, "session_hash": session}).encode()
     event = post(f"{url}/gradio_api/call/answer", body, "application/json")["event_id"]
     with urllib.request.urlopen(f"{url}/gradio_api/call/answer/{event}", timeout=120) as stream:
         said = stream.read().decode()
@@ -30,7 +32,7 @@ def ask(url: str, file: dict | None, words, kind="none", threshold=0.5, other=""
     if kind != "complete":
         return f"{kind}: {data}"
     values = json.loads(data)
-    return dict(zip(OUTPUTS, values)) | {"stages": values[len(OUTPUTS) :]}
+    return dict(zip(OUTPUTS, values)) | {"stages": values[len(OUTPUTS) : -1]}
 
 
 def post(url: str, body: bytes, kind: str):

@@ -41,6 +41,9 @@ SCALE = '<div class="scale">0 <i></i> 1: the whole patch</div>'
 TO_ANSWER = """() => { const at = document.querySelector("#answer");
     if (at && window.innerWidth < 700) at.scrollIntoView({behavior: "smooth"}); }"""
 
+# Numbers what a page asks: Gradio may send two questions at once, and an older one may arrive last.
+NEXT_TURN = "(...asked) => asked.with(-2, window.turn = (window.turn ?? 0) + 1)"
+
 
 def said(text: str, wrong: bool = False) -> str:
     return f'<div class="said{" wrong" * wrong}" role="status">{html.escape(text)}</div>'

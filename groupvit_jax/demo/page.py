@@ -74,13 +74,14 @@ def questions() -> SimpleNamespace:
         q.other = gr.Textbox(label="Words for the background", placeholder="sky, wall", visible=False, elem_id="other")
         q.protocol = gr.Radio(PROTOCOLS, value=PROTOCOLS[0], label="Protocol",
                               info="groupvit: one prompt for a word; tcl: the mean of nine.", elem_id="protocol")
+    q.turn = gr.Number(0, visible=False)
     return q
 
 
 def results(stages: int) -> SimpleNamespace:
     """What it shows: what is said, or if nothing is, what was found."""
     r = SimpleNamespace()
-    r.status = gr.HTML(said(HINT), elem_id="status")
+    r.status, r.turn = gr.HTML(said(HINT), elem_id="status"), gr.State(0)
     with gr.Column(elem_id="results"), gr.Tabs() as r.tabs:
         with gr.Tab("Segments", id="segments"):
             r.segments = picture("Segments", "segments")
@@ -129,8 +130,14 @@ def build(answers: Answers) -> gr.Blocks:
 def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     """Lets the page answer when anything that is asked changes, and to clicks on pictures."""
 
-    def answer(path: str | None, words: str | None, kind: str, threshold: float, other: str | None,
-               protocol: str) -> dict:
+    def answer(*asked: Any) -> dict:
+        *question, turn, answered = asked
+        if (turn := turn or 0) < answered:  # it was overtaken on its way
+            return {r.turn: answered}
+        return {r.turn: turn, **reply(*question)}
+
+    def reply(path: str | None, words: str | None, kind: str, threshold: float, other: str | None,
+              protocol: str) -> dict:
         words = words or ""
         if not path or not words.strip():
             return {r.status: said(NO_WORDS if path else HINT)}
@@ -157,10 +164,10 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     model = {"concurrency_limit": 1, "concurrency_id": "model", "trigger_mode": "always_last",
              "show_progress": "minimal"}
     outputs = [r.status, r.segments, r.legend, r.labels, r.overlay, r.numbers, r.groups, r.heat, r.told,
-               *r.stages]
-    asked = [q.photo, q.words, q.kind, q.threshold, q.other, q.protocol]
+               *r.stages, r.turn]
+    asked = [q.photo, q.words, q.kind, q.threshold, q.other, q.protocol, q.turn, r.turn]
     gr.on([q.photo.change, q.words.submit, q.ask.click, q.kind.change, q.threshold.release, q.other.submit], answer,
-          asked, outputs, api_name="answer", **model)
+          asked, outputs, js=markup.NEXT_TURN, api_name="answer", **model)
     q.ask.click(None, js=markup.TO_ANSWER)
     for clicked in (r.segments, r.stages[-1], r.heat):
         clicked.select(heat, [q.photo], [r.heat, r.told, r.tabs], api_visibility="private", **model)
@@ -169,7 +176,7 @@ def wire(answers: Answers, q: SimpleNamespace, r: SimpleNamespace) -> None:
     q.kind.change(lambda kind: (gr.Slider(visible=kind == THRESHOLD), gr.Textbox(visible=kind == WORDS)), [q.kind],
                   [q.threshold, q.other], **alone)
     own = q.protocol.change(VOC.background.get, [q.protocol], [q.threshold], **alone)
-    own.then(answer, asked, outputs, api_visibility="private", **model)
+    own.then(answer, asked, outputs, js=markup.NEXT_TURN, api_visibility="private", **model)
     q.examples.select(example, None, [q.photo, q.words], **alone)
 
 

@@ -113,6 +113,21 @@ def test_another_photograph_and_other_words_change_the_answer(visit):
     assert re.search("plum|kite", legend) and not re.search("zebra|sand|night", legend)
 
 
+def test_a_question_that_was_overtaken_on_its_way_changes_nothing(visit, demo):
+    page, turns = visit(), []
+    page.on("request", lambda request: "queue/join" in request.url and turns.append(request.post_data_json["data"][6]))
+    give(page, photo())
+    page.get_by_text(pages.NO_WORDS).wait_for()
+    type_words(page, WORDS)
+    answered(page)
+    assert len(turns) >= 2 and sorted(turns) == list(range(1, len(turns) + 1))  # a page numbers what it asks
+    file = upload(demo.url, photo_file(photo()))
+    assert ask(demo.url, file, "zebra", turn=2, session="someone")["status"] == ""
+    late = ask(demo.url, file, "", turn=1, session="someone")
+    assert all(value["__type__"] == "update" and "value" not in value for value in (late["status"], late["legend"]))
+    assert "Now type words" in ask(demo.url, file, "", turn=3, session="someone")["status"]
+
+
 def test_a_photograph_is_pasted(visit):
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     type_words(page, WORDS, enter=False)
