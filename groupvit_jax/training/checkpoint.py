@@ -159,10 +159,15 @@ class Checkpoints:
 
 
 def remove_half_written(directory: pathlib.Path) -> None:
-    """Here, as Orbax would in a thread that a run which is refused does not wait for."""
+    """Here, as Orbax would in a thread that a run which is refused does not wait for. What somebody still writes to may
+    stay: it is in nobody's way, as Orbax removes it when it saves that step."""
     if jax.process_index() == 0:
         for path in directory.glob(f"*{HALF_WRITTEN}*"):
-            shutil.rmtree(path)
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise
 
 
 def set_damaged_aside(directory: pathlib.Path) -> None:
