@@ -49,6 +49,6 @@ def serving(folder, *flags):
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(120)
             finally:
                 process.kill()

@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 import sys
 import time
@@ -216,6 +217,6 @@ def test_tensorboard_reads_the_same_scalars(tmp_path):
 def test_waiting_says_for_how_long(capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     with writer.waiting("compiling for v5e:2x2", every=0.02):
-        time.sleep(0.2)
+        time.sleep(0.5)
     shown = lines(capsys)
-    assert len(shown) > 1 and set(shown) == {"compiling for v5e:2x2, 0:00"}
+    assert len(shown) > 1 and all(re.fullmatch(r"compiling for v5e:2x2, 0:\d\d", line) for line in shown)

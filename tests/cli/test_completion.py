@@ -55,12 +55,12 @@ class Terminal:
             os.environ.update(TERM="xterm", HOME=str(folder), HISTFILE="", XDG_CONFIG_HOME=str(folder))
             os.execvp(command[0], command)
         self.type(f"{said.format(file=self.file)}\rsource {script}\r")
-        self.line("ready", 30)
+        self.line("ready")
 
     def type(self, text):
         os.write(self.end, text.encode())
 
-    def line(self, typed, seconds=20):
+    def line(self, typed, seconds=120):
         self.file.unlink(missing_ok=True)
         self.type(f"{typed}{HOME}said \r")
         shown, began = b"", time.monotonic()

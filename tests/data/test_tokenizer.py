@@ -3,7 +3,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +86,10 @@ def test_no_texts_give_no_rows():
     assert tokenize([]).shape == (0, 77)
 
 
-def test_ten_thousand_letters_without_a_blank_take_under_a_second():
-    letters = "".join(chr(97 + i) for i in np.random.default_rng(0).integers(26, size=10_000))
-    begun = time.perf_counter()
-    ids = Tokenizer().encode(letters)  # CLIP's own loop takes seconds
-    assert time.perf_counter() - begun < 1
-    assert Tokenizer().decode(ids) == letters
+@pytest.mark.timeout(120)
+def test_two_hundred_thousand_letters_without_a_blank_are_encoded_soon():
+    letters = "".join(chr(97 + i) for i in np.random.default_rng(0).integers(26, size=200_000))
+    assert Tokenizer().decode(Tokenizer().encode(letters)) == letters  # the square of them in CLIP's own loop
 
 
 def test_merging_by_heap_equals_clips_scans():

@@ -99,7 +99,7 @@ class Bench:
         self.git("-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--message=all")
 
     def shell(self, script: str, *arguments, home: pathlib.Path | None = None, **environment) -> SimpleNamespace:
-        done = subprocess.run(["bash", script, *map(str, arguments)], cwd=self.folder, text=True, timeout=60,
+        done = subprocess.run(["bash", script, *map(str, arguments)], cwd=self.folder, text=True, timeout=200,
                               stdin=subprocess.DEVNULL, capture_output=True,
                               env={"PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}", "BENCH": str(self.folder),
                                    "HOME": str(home or self.folder)} | environment)
@@ -133,7 +133,7 @@ class Bench:
     def answer(self, verb: str, *lines: str) -> None:
         (self.folder / "answers" / verb).write_text("".join(line + "\n" for line in lines))
 
-    def until(self, condition, seconds: float = 20) -> None:
+    def until(self, condition, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.worker("status").out

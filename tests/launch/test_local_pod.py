@@ -73,19 +73,19 @@ def alive(folder):
 ])
 def test_wrong_arguments_are_one_line_and_code_2(pod, arguments, words):
     process = pod(*arguments)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 2 and out == ""
     assert err.startswith("local_pod: ") and words in err and len(err.splitlines()) == 1
 
 
 def test_a_number_of_devices_that_is_none_is_one_line_and_code_2(pod):
     process = pod("2", "recipe.py", JAX_NUM_CPU_DEVICES="all")
-    assert "JAX_NUM_CPU_DEVICES=all" in process.communicate(timeout=60)[1] and process.returncode == 2
+    assert "JAX_NUM_CPU_DEVICES=all" in process.communicate(timeout=200)[1] and process.returncode == 2
 
 
 def test_each_process_is_told_of_the_others_and_has_its_log_and_process_0_speaks(pod, tmp_path):
     process = pod("3", "recipe.py:variant", "--workdir", "run", "--config.seed=1 2", JAX_NUM_CPU_DEVICES="4")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0 and err == ""
     logs = [(tmp_path / f"run/logs/process-{i}.log").read_text() for i in range(3)]
     assert out == logs[0] and logs[0].endswith("process 0 ends\n")
@@ -97,7 +97,7 @@ def test_each_process_is_told_of_the_others_and_has_its_log_and_process_0_speaks
 
 def test_when_one_fails_the_others_are_stopped_and_its_code_and_last_line_are_given(pod, tmp_path):
     process = pod("3", "recipe.py", FAILS="1", HANGS="1", PATIENCE="1")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 7
     assert err == ("local_pod: process 1 ended with code 7; runs/local_pod/logs/process-1.log ends: "
                    "groupvit: no such shard\n")
@@ -105,7 +105,7 @@ def test_when_one_fails_the_others_are_stopped_and_its_code_and_last_line_are_gi
 
 
 def both_hang(folder):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list(folder.glob("hangs-*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -117,7 +117,7 @@ def test_a_signal_stops_all(pod, tmp_path, sent, code):
     both_hang(tmp_path)
     assert len(alive(tmp_path)) == 2
     process.send_signal(sent)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == code and alive(tmp_path) == []
 
 
@@ -125,20 +125,20 @@ def test_one_that_saves_when_all_are_told_to_stop_may_finish_while_others_have_e
     process = pod("2", "recipe.py", HANGS="1", SAVES="1")
     both_hang(tmp_path)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 143 and (tmp_path / "saved").exists()
 
 
 def test_one_that_saves_when_another_fails_may_finish(pod, tmp_path):
     process = pod("2", "recipe.py", FAILS="0", CODE="75", SAVES="1")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 75 and (tmp_path / "saved").exists()
 
 
 def test_a_second_signal_ends_those_that_do_not_heed_the_first_at_once(pod, tmp_path):
-    process = pod("2", "recipe.py", HANGS="deaf")
+    process = pod("2", "recipe.py", HANGS="deaf", PATIENCE="800")
     both_hang(tmp_path)
-    deadline = time.monotonic() + 30  # of the minute that they have
+    deadline = time.monotonic() + 200  # of the 800 seconds that they have
     while process.poll() is None:
         assert time.monotonic() < deadline
         process.send_signal(signal.SIGTERM)
@@ -148,14 +148,14 @@ def test_a_second_signal_ends_those_that_do_not_heed_the_first_at_once(pod, tmp_
 
 def test_all_are_started_again_as_often_as_asked_for(pod, tmp_path):
     process = pod("2", "recipe.py", FAILS="1", RESTARTS="2")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 7 and len((tmp_path / "pids").read_text().split()) == 6
     assert "starting again, 2 of at most 2 times" in err and "3 of" not in err
 
 
 def test_those_started_again_that_end_well_end_it_and_the_logs_tell_of_both_starts(pod, tmp_path):
     process = pod("2", "recipe.py", FAILS_ONCE="0", RESTARTS="5")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=200)
     assert process.returncode == 0 and len((tmp_path / "pids").read_text().split()) == 4
     log = (tmp_path / "runs/local_pod/logs/process-0.log").read_text()
     assert out == log and log.count("groupvit: lost") == 1 and log.count("process 0 ends") == 1
@@ -163,10 +163,10 @@ def test_those_started_again_that_end_well_end_it_and_the_logs_tell_of_both_star
 
 def test_wrong_input_is_not_started_again(pod, tmp_path):
     process = pod("2", "recipe.py", FAILS="1", CODE="2", RESTARTS="5")
-    process.communicate(timeout=60)
+    process.communicate(timeout=200)
     assert process.returncode == 2 and len((tmp_path / "pids").read_text().split()) == 2
 
 
 def test_a_number_of_restarts_that_is_none_is_one_line_and_code_2(pod):
     process = pod("2", "recipe.py", RESTARTS="often")
-    assert "RESTARTS=often" in process.communicate(timeout=60)[1] and process.returncode == 2
+    assert "RESTARTS=often" in process.communicate(timeout=200)[1] and process.returncode == 2
