@@ -6,6 +6,7 @@ caption, found by their part of speech, in sentences such as "a photo of a {}.".
 
 import html
 import re
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -27,6 +28,8 @@ _TOKENS = re.compile(
     re.IGNORECASE,
 )
 
+_LOADING = threading.Lock()
+
 Tagger = Callable[[str], list[tuple[str, str]]]  # caption -> (word, Penn tag) pairs; has a `.name`
 
 
@@ -38,7 +41,10 @@ class PatternTagger:
     def __init__(self) -> None:
         from textblob.en import parser  # imports NLTK: half a second, only where captions are tagged
 
-        self._parser = parser
+        self._parser, lexicon = parser, parser.lexicon
+        with _LOADING:  # each is read when first used, and another thread would go on with what of it is there by then
+            for part in (lexicon, lexicon.morphology, lexicon.context, lexicon.entities):
+                len(part)
 
     def __reduce__(self) -> tuple:
         return tagger, (self.name,)  # a worker process loads its own lexicon

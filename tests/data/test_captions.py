@@ -174,6 +174,24 @@ def test_import_loads_neither_jax_nor_a_tagger():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_threads_that_begin_together_find_the_same_words():
+    """In a new process, whose lexicon is not yet read; the threads take turns as often as they can."""
+    code = """
+import sys, threading
+from groupvit_jax.data import captions
+sys.setswitchinterval(1e-5)
+together, found = threading.Barrier(6), []
+def find():
+    together.wait()
+    found.append(captions.content_words("two cats are sleeping near a brown dog", captions.tagger("pattern")))
+threads = [threading.Thread(target=find) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert found == [["cats", "are", "sleeping", "dog"]] * 6, found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_ten_thousand_characters_are_tagged(without_nltk_data):
     for text in ("a dog " * 1700, "x" * 10_000, "-._" * 3_333, "n't" * 3_333):
         assert len(captions.content_words(text)) <= 2
