@@ -1,5 +1,4 @@
 import json
-import re
 import struct
 import sys
 import time
@@ -214,9 +213,9 @@ def test_tensorboard_reads_the_same_scalars(tmp_path):
     assert found == [(1, "loss", 0.5), (2, "loss", 1.0)]
 
 
-def test_waiting_says_for_how_long(capsys, monkeypatch):
+def test_waiting_says_for_how_long(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     with writer.waiting("compiling for v5e:2x2", every=0.02):
         time.sleep(0.5)
     shown = lines(capsys)
-    assert len(shown) > 1 and all(re.fullmatch(r"compiling for v5e:2x2, 0:\d\d", line) for line in shown)
+    assert len(shown) > 1 and set(shown) == {"compiling for v5e:2x2, 0:00"}

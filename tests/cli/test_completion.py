@@ -60,12 +60,12 @@ class Terminal:
     def type(self, text):
         os.write(self.end, text.encode())
 
-    def line(self, typed, seconds=120):
+    def line(self, typed):
         self.file.unlink(missing_ok=True)
         self.type(f"{typed}{HOME}said \r")
         shown, began = b"", time.monotonic()
         while not (self.file.is_file() and self.file.read_text().endswith("\n")):
-            assert time.monotonic() - began < seconds, shown.decode(errors="replace")
+            assert time.monotonic() - began < 120, shown.decode(errors="replace")
             if select.select([self.end], [], [], 0.02)[0]:
                 shown += os.read(self.end, 65536)
         return self.file.read_text().strip()

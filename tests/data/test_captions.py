@@ -1,10 +1,12 @@
 import json
+import pathlib
 import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import threads
 
 from groupvit_jax.data import captions
 from groupvit_jax.data.captions import TEMPLATES, content_words, prompts, tagger
@@ -177,19 +179,15 @@ def test_import_loads_neither_jax_nor_a_tagger():
 def test_threads_that_begin_together_find_the_same_words():
     """In a new process, whose lexicon is not yet read; the threads take turns as often as they can."""
     code = """
-import sys, threading
-from groupvit_jax.data import captions
+import sys
+from threads import at_once
+from groupvit_jax.data.captions import content_words, tagger
 sys.setswitchinterval(1e-5)
-together, found = threading.Barrier(6), []
-def find():
-    together.wait()
-    found.append(captions.content_words("two cats are sleeping near a brown dog", captions.tagger("pattern")))
-threads = [threading.Thread(target=find) for _ in range(6)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
+found = []
+at_once(lambda: found.append(content_words("two cats are sleeping near a brown dog", tagger("pattern"))), 6)
 assert found == [["cats", "are", "sleeping", "dog"]] * 6, found
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=pathlib.Path(threads.__file__).parent)
 
 
 def test_ten_thousand_characters_are_tagged(without_nltk_data):

@@ -133,8 +133,8 @@ class Bench:
     def answer(self, verb: str, *lines: str) -> None:
         (self.folder / "answers" / verb).write_text("".join(line + "\n" for line in lines))
 
-    def until(self, condition, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
+    def until(self, condition) -> None:
+        end = time.monotonic() + 120
         while not condition():
             assert time.monotonic() < end, self.worker("status").out
             time.sleep(0.02)
